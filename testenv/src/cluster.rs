@@ -1,0 +1,124 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::SUPERUSER;
+use crate::installation::{Installation, output};
+
+/// The directories of one database cluster; dropping it stops the server and removes them.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) installation: Installation,
+    directory: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Cluster {
+    /// An empty place for a cluster.
+    pub(crate) fn allocate(installation: Installation) -> Result<Self> {
+        let state =
+            std::env::var_os("SAFE_BACKFILL_STATE").map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = installation.private_directory(&state)?;
+        // The path of a socket is limited to 107 bytes, so it can't live below any directory the caller likes.
+        let sockets = installation.private_directory(Path::new("/tmp"))?;
+        Ok(Self {
+            installation,
+            directory,
+            sockets,
+        })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// A new, empty cluster.
+    pub(crate) fn init(&self) -> Result<()> {
+        output(
+            self.server_program("initdb")
+                .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
+                .args(["--username", SUPERUSER])
+                .arg("--pgdata")
+                .arg(self.data()),
+        )?;
+        Ok(())
+    }
+
+    /// A standby's copy of the cluster that listens on `sockets`.
+    pub(crate) fn copy_from(&self, sockets: &Path) -> Result<()> {
+        output(
+            self.server_program("pg_basebackup")
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .args(["--username", SUPERUSER])
+                .arg("--host")
+                .arg(sockets)
+                .arg("--pgdata")
+                .arg(self.data()),
+        )?;
+        Ok(())
+    }
+
+    /// Adds settings to the configuration file; the last one of a name counts.
+    pub(crate) fn configure(&self, settings: &[(String, String)]) -> Result<()> {
+        let path = self.data().join("postgresql.conf");
+        let mut text =
+            fs::read_to_string(&path).context("could not read the configuration file")?;
+        for (name, value) in settings {
+            text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        fs::write(&path, text).context("could not write the configuration file")
+    }
+
+    /// Runs `pg_ctl` with an action and waits until it is done.
+    pub(crate) fn control(&self, action: &[&str]) -> Result<()> {
+        output(
+            self.server_program("pg_ctl")
+                .args(action)
+                .args(["-w", "-s", "-t", "300", "-D"])
+                .arg(self.data())
+                .arg("-l")
+                .arg(self.log()),
+        )?;
+        Ok(())
+    }
+
+    /// The process id of the postmaster, if one runs.
+    pub(crate) fn postmaster(&self) -> Option<i32> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    /// Stops the server if it runs and removes all it has left.
+    pub(crate) fn remove(&self) {
+        if self.postmaster().is_some() {
+            // There is nobody to tell, and the directories go anyway.
+            let _ = self.control(&["stop", "-m", "immediate"]);
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(&self.sockets);
+    }
+
+    fn server_program(&self, name: &str) -> Command {
+        self.installation.server_program(name, &self.directory)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
