@@ -1,0 +1,51 @@
+# Everything runs against a private PostgreSQL, which `make setup` obtains; see scripts/setup.
+# To use one of your own (and install into it), name it: make install PG_CONFIG=/path/to/pg_config
+
+PG   ?= $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/'),16)
+ROWS ?= 1000000
+ARGS ?=
+
+with_pg = scripts/with-pg $(PG)
+
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+.PHONY: help setup demo test bench lint install clean
+.PHONY: test-unit test-client test-client-only test-regress test-regress-only
+
+help: ## what can be made (this list)
+	@echo 'make TARGET [PG=15|16|17|18] [ROWS=number] [ARGS="arguments"]'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F '|' '{ printf "  %-13s %s\n", $$1, $$2 }'
+
+setup: ## obtain a private PostgreSQL, cargo-pgrx and system packages that are missing
+	@scripts/setup $(PG)
+
+demo: install ## watch a table of ROWS rows being migrated under load
+	$(with_pg) cargo run --release --package bench --bin demo -- --rows $(ROWS) $(ARGS)
+
+test: ## all tests
+	@scripts/test $(PG)
+
+test-unit: ## tests inside the crate and inside a server; ARGS=name for some of them
+	$(with_pg) scripts/test-unit $(ARGS)
+
+test-client: install test-client-only ## tests of a client's view; ARGS=name for some of them
+
+test-client-only:
+	$(with_pg) cargo test --package client-tests -- $(ARGS)
+
+test-regress: install test-regress-only ## psql sessions; ARGS=--accept to take what they print as expected
+
+test-regress-only:
+	$(with_pg) scripts/regress $(ARGS)
+
+bench: install ## compare ways to fill a column; ARGS=--help for what can be chosen
+	$(with_pg) cargo run --release --package bench --bin bench -- $(ARGS)
+
+lint: ## format and lints
+	$(with_pg) scripts/lint
+
+install: ## build the release and install it
+	$(with_pg) scripts/install
+
+clean: ## remove all that was built and obtained
+	@scripts/clean
