@@ -1,18 +1,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
 use crate::SUPERUSER;
 use crate::installation::{Installation, output};
 
-/// The directories of one database cluster; dropping it stops the server and removes them.
+/// The directories of one database cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) installation: Installation,
     directory: PathBuf,
     sockets: PathBuf,
+    turn: Mutex<()>,
 }
 
 impl Cluster {
@@ -27,6 +29,7 @@ impl Cluster {
             installation,
             directory,
             sockets,
+            turn: Mutex::default(),
         })
     }
 
@@ -48,19 +51,18 @@ impl Cluster {
 
     /// A new, empty cluster.
     pub(crate) fn init(&self) -> Result<()> {
-        output(
+        self.perform(
             self.server_program("initdb")
                 .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
                 .args(["--username", SUPERUSER])
                 .arg("--pgdata")
                 .arg(self.data()),
-        )?;
-        Ok(())
+        )
     }
 
     /// A standby's copy of the cluster that listens on `sockets`.
     pub(crate) fn copy_from(&self, sockets: &Path) -> Result<()> {
-        output(
+        self.perform(
             self.server_program("pg_basebackup")
                 .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
                 .args(["--username", SUPERUSER])
@@ -68,8 +70,7 @@ impl Cluster {
                 .arg(sockets)
                 .arg("--pgdata")
                 .arg(self.data()),
-        )?;
-        Ok(())
+        )
     }
 
     /// Adds settings to the configuration file; the last one of a name counts.
@@ -85,15 +86,7 @@ impl Cluster {
 
     /// Runs `pg_ctl` with an action and waits until it is done.
     pub(crate) fn control(&self, action: &[&str]) -> Result<()> {
-        output(
-            self.server_program("pg_ctl")
-                .args(action)
-                .args(["-w", "-s", "-t", "300", "-D"])
-                .arg(self.data())
-                .arg("-l")
-                .arg(self.log()),
-        )?;
-        Ok(())
+        self.perform(&mut self.pg_ctl(action))
     }
 
     /// The process id of the postmaster, if one runs.
@@ -104,21 +97,38 @@ impl Cluster {
 
     /// Stops the server if it runs and removes all it has left.
     pub(crate) fn remove(&self) {
+        let _turn = self.turn();
         if self.postmaster().is_some() {
             // There is nobody to tell, and the directories go anyway.
-            let _ = self.control(&["stop", "-m", "immediate"]);
+            let _ = output(&mut self.pg_ctl(&["stop", "-m", "immediate"]));
         }
         let _ = fs::remove_dir_all(&self.directory);
         let _ = fs::remove_dir_all(&self.sockets);
     }
 
+    fn pg_ctl(&self, action: &[&str]) -> Command {
+        let mut command = self.server_program("pg_ctl");
+        command
+            .args(action)
+            .args(["-w", "-s", "-t", "300", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.log());
+        command
+    }
+
+    fn perform(&self, command: &mut Command) -> Result<()> {
+        let _turn = self.turn();
+        output(command)?;
+        Ok(())
+    }
+
+    /// Only one program works on the directories at a time: after an interrupt they are removed by another thread.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn server_program(&self, name: &str) -> Command {
         self.installation.server_program(name, &self.directory)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.remove();
     }
 }

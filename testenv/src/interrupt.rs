@@ -1,12 +1,12 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
 use crate::cluster::Cluster;
 
-static CLUSTERS: Mutex<Vec<Weak<Cluster>>> = Mutex::new(Vec::new());
+static CLUSTERS: Mutex<Vec<Arc<Cluster>>> = Mutex::new(Vec::new());
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a program that was interrupted, as shells know it.
@@ -35,16 +35,23 @@ pub fn run(body: impl FnOnce() -> Result<()>) -> ExitCode {
 
 /// Has the cluster removed if the program is interrupted.
 pub(crate) fn register(cluster: &Arc<Cluster>) {
-    let mut clusters = CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner);
-    clusters.retain(|cluster| cluster.strong_count() > 0);
-    clusters.push(Arc::downgrade(cluster));
+    clusters().push(Arc::clone(cluster));
+}
+
+/// Removes the cluster now.
+pub(crate) fn remove(cluster: &Arc<Cluster>) {
+    cluster.remove();
+    clusters().retain(|registered| !Arc::ptr_eq(registered, cluster));
+}
+
+fn clusters() -> MutexGuard<'static, Vec<Arc<Cluster>>> {
+    CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
     eprintln!("\ninterrupted: stopping the server and removing its files");
-    let clusters = CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner);
-    for cluster in clusters.iter().filter_map(Weak::upgrade) {
+    for cluster in clusters().iter() {
         cluster.remove();
     }
     std::process::exit(EXIT_INTERRUPTED);

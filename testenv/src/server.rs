@@ -245,6 +245,12 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        interrupt::remove(&self.cluster);
+    }
+}
+
 fn open(config: &Config) -> Result<Client> {
     config
         .connect(NoTls)

@@ -95,6 +95,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
             options.set(name, value)
         });
     let server = Server::start(options)?;
+    if arguments.strategies.contains(&Strategy::SafeBackfill) {
+        bench::ensure_extension(&server)?;
+    }
     describe(&server, arguments, &settings)?;
     let mut runs = Vec::new();
     for &rows in &arguments.rows {

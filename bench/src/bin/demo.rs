@@ -1,0 +1,225 @@
+//! Shows a risky and a safe migration of a big, busy table, side by side.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use bench::console::Console;
+use bench::contents::Contents;
+use bench::copy;
+use bench::figures::{Figures, Watch, hot_share};
+use bench::latency::Latency;
+use bench::migration::Migration;
+use bench::report::{count, growth, markdown, megabytes, milliseconds, seconds, share};
+use bench::table::{COLUMN, Table};
+use bench::traffic::Traffic;
+use clap::Parser;
+use testenv::{Options, SUPERUSER, Server};
+
+const SMALL_ROWS: u64 = 10;
+/// Traffic before anything is measured, so that connections and caches are warm.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Traffic without a migration, to compare with.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Shows a risky and a safe migration of a big, busy table, side by side.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Rows of the large table
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Transactions per second of the application
+    #[arg(long, default_value_t = 400)]
+    tps: u32,
+    /// Connections of the application
+    #[arg(long, default_value_t = 16)]
+    clients: u32,
+}
+
+/// What a migration did to the server and to its application.
+struct Outcome {
+    quiet: Latency,
+    figures: Figures,
+    latency: Latency,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    testenv::run(|| show(&arguments))
+}
+
+fn show(arguments: &Arguments) -> Result<()> {
+    let server = Server::start(
+        Options::default()
+            .set("fsync", "on")
+            .set("shared_buffers", "1GB")
+            .set("max_wal_size", "8GB")
+            .set("checkpoint_timeout", "30min"),
+    )?;
+    let version: String = server
+        .connect()?
+        .query_one("SHOW server_version", &[])?
+        .get(0);
+    println!("A private PostgreSQL {version}.");
+    bench::ensure_extension(&server)?;
+    let large = table("large_user", arguments.rows);
+    let small = table("small_user", SMALL_ROWS);
+    load(&server, &large, &small)?;
+
+    let mut outcomes = Vec::new();
+    for migration in [Migration::Risky, Migration::Safe] {
+        println!("\n== The {} way ==\n", migration.title());
+        let outcome = migrate(&server, arguments, migration, &large, &small)
+            .with_context(|| format!("the {} way failed", migration.title()))?;
+        outcomes.push(outcome);
+    }
+    println!(
+        "\n== Side by side: {} rows ==\n",
+        count(arguments.rows as f64)
+    );
+    println!("{}", compare(&outcomes[0], &outcomes[1]));
+    Ok(())
+}
+
+fn table(name: &str, rows: u64) -> Table {
+    Table {
+        name: name.into(),
+        rows,
+        indexes: 3,
+        row_width: 100,
+    }
+}
+
+fn load(server: &Server, large: &Table, small: &Table) -> Result<()> {
+    println!(
+        "Loading {} with {} rows and {} with {}; both migrations start from a copy.",
+        large.name,
+        count(large.rows as f64),
+        small.name,
+        small.rows
+    );
+    copy::load(server, |client| {
+        for table in [large, small] {
+            table.load(client)?;
+        }
+        client.batch_execute("VACUUM ANALYZE")?;
+        Ok(())
+    })
+}
+
+fn migrate(
+    server: &Server,
+    arguments: &Arguments,
+    migration: Migration,
+    large: &Table,
+    small: &Table,
+) -> Result<Outcome> {
+    let database = migration.title();
+    copy::make(server, database)?;
+    let mut monitor = server.connect_as(SUPERUSER, database)?;
+    let contents = Contents::of(&mut monitor, large)?;
+    let mut console = Console::open(server, database)?;
+    console.show(&format!("\\d {}", large.name))?;
+    migration.prepare(&mut console)?;
+
+    println!(
+        "\nThe application starts: {} transactions per second on {} connections,\n\
+         70 % read a row, 20 % update one, 10 % insert one. First {} s without a migration.\n",
+        arguments.tps,
+        arguments.clients,
+        QUIET.as_secs()
+    );
+    let traffic = Traffic {
+        tps: arguments.tps,
+        clients: arguments.clients,
+        // The application can't know the column before the migration adds it.
+        writes_column: false,
+    };
+    let load = traffic.start(server, database, large)?;
+    std::thread::sleep(WARM_UP);
+    let quiet = SystemTime::now();
+    std::thread::sleep(QUIET);
+
+    let watch = Watch::start(&mut monitor, &large.name)?;
+    migration.run(&mut console, &large.name)?;
+    let watched = watch.stop(&mut monitor, &large.name)?;
+    println!("\n{} is migrated; now {}:\n", large.name, small.name);
+    migration.run(&mut console, &small.name)?;
+    console.close()?;
+
+    let log = load.settle_and_stop(watched.from, watched.to)?;
+    log.ensure_complete()?;
+    let mut figures = watched.figures;
+    figures.hot_share = hot_share(&mut monitor, &large.name)?;
+
+    println!("\nThe application has ended; the proof:\n");
+    contents.verify(&mut monitor, large, &log.tally())?;
+    prove(server, database, large, small)?;
+    println!(
+        "Every write of the application is there: {} rows inserted, {} updates.",
+        count(log.tally().rows as f64),
+        count(log.tally().amount as f64)
+    );
+    monitor.close()?;
+    copy::remove(server, database)?;
+    Ok(Outcome {
+        quiet: log.latency(quiet, watched.from),
+        latency: log.latency(watched.from, watched.to),
+        figures,
+    })
+}
+
+fn prove(server: &Server, database: &str, large: &Table, small: &Table) -> Result<()> {
+    let console = Console::open(server, database)?;
+    let counts = [large, small].map(|table| {
+        let name = &table.name;
+        format!("SELECT '{name}' AS table, count(*) AS rows, count(*) FILTER (WHERE {COLUMN} IS NULL) AS nulls FROM {name}")
+    });
+    console.show(&counts.join("\nUNION ALL "))?;
+    console.show(&format!(
+        "SELECT attrelid::regclass AS table, attname, attnotnull FROM pg_attribute\n\
+         WHERE attname = '{COLUMN}' AND attrelid IN ('{}'::regclass, '{}'::regclass)",
+        large.name, small.name
+    ))
+}
+
+fn compare(risky: &Outcome, safe: &Outcome) -> String {
+    let latency_row = |title: &str, value: fn(&Latency) -> String| {
+        vec![
+            title.into(),
+            value(&risky.quiet),
+            value(&risky.latency),
+            value(&safe.latency),
+        ]
+    };
+    let cost_row = |title: &str, value: fn(&Figures) -> String| {
+        vec![
+            title.into(),
+            "-".into(),
+            value(&risky.figures),
+            value(&safe.figures),
+        ]
+    };
+    markdown(
+        &["", "no migration", "risky way", "safe way"],
+        &[
+            cost_row("elapsed", |figures| seconds(figures.seconds)),
+            latency_row("application: longest statement", |latency| {
+                milliseconds(latency.longest_statement)
+            }),
+            latency_row("application: longest wait, queueing included", |latency| {
+                milliseconds(latency.max)
+            }),
+            latency_row("application: p99", |latency| milliseconds(latency.p99)),
+            latency_row("application: p50", |latency| milliseconds(latency.p50)),
+            latency_row("application: transactions", |latency| {
+                count(latency.transactions as f64)
+            }),
+            latency_row("application: failed", |latency| latency.failed.to_string()),
+            cost_row("heap growth", |figures| growth(figures.heap_growth)),
+            cost_row("index growth", |figures| growth(figures.index_growth)),
+            cost_row("WAL", |figures| megabytes(figures.wal_bytes)),
+            cost_row("HOT updates", |figures| share(figures.hot_share)),
+        ],
+    )
+}
