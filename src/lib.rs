@@ -1,6 +1,35 @@
 //! Add a column to a huge, busy table and make it NOT NULL without anyone noticing.
+//!
+//! `sql.rs` is the door; `backfill.rs` is the way through the house; `page.rs` and `sweep.rs` hold the idea.
+
+mod backfill;
+mod batch;
+mod error;
+mod filling;
+mod job;
+mod leaf;
+mod pace;
+mod page;
+#[allow(unsafe_code)]
+mod pg;
+mod progress;
+mod settings;
+mod sql;
+mod sweep;
+mod target;
 
 ::pgrx::pg_module_magic!(name, version);
+
+::pgrx::extension_sql_file!("../sql/job.sql", name = "job", bootstrap);
+::pgrx::extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
+
+/// Runs once in each backend that loads the library.
+#[::pgrx::pg_guard]
+#[allow(non_snake_case, unsafe_code)]
+pub extern "C-unwind" fn _PG_init() {
+    pg::backtrace::never_capture();
+    settings::define();
+}
 
 /// What `cargo pgrx test` needs at the root of the crate.
 #[cfg(test)]

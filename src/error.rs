@@ -1,0 +1,231 @@
+//! Everything that can go wrong, and how a user is told: SQLSTATE, message, DETAIL, HINT.
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+/// A failure that the user can understand and act on.
+///
+/// Names in the messages are shown as PostgreSQL shows them, within double quotes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The procedure was called where it cannot commit.
+    #[error("{procedure} cannot run inside a transaction block")]
+    TransactionBlock { procedure: &'static str },
+    /// The server replays WAL from another one.
+    #[error("cannot execute {procedure} on a hot standby")]
+    HotStandby { procedure: &'static str },
+    /// The session or database is set to read only.
+    #[error("cannot execute {procedure} in a read-only transaction")]
+    ReadOnly { procedure: &'static str },
+    /// An argument that must not be NULL is.
+    #[error("{argument} must not be null")]
+    NullArgument { argument: &'static str },
+    /// The batch size is out of range.
+    #[error("batch size {given} is outside the valid range ({least} .. {most})")]
+    BatchSize { given: i32, least: i32, most: i32 },
+    /// The table went away, or the OID never was one.
+    #[error("table with OID {oid} does not exist")]
+    NoTable { oid: u32 },
+    /// Something that is not a table.
+    #[error("\"{name}\" is {kind}, not a table")]
+    NotATable { name: String, kind: &'static str },
+    /// A leaf of the tree is a foreign table.
+    #[error("cannot backfill foreign table \"{leaf}\" of table \"{table}\"")]
+    ForeignLeaf { table: String, leaf: String },
+    /// A table that belongs to PostgreSQL itself.
+    #[error("cannot backfill system catalog \"{name}\"")]
+    SystemCatalog { name: String },
+    /// Another session's temporary table.
+    #[error("cannot access temporary table \"{name}\" of another session")]
+    OtherSessionsTable { name: String },
+    /// A table access method whose pages are not heap pages.
+    #[error("table \"{name}\" uses access method \"{method}\", which cannot be backfilled")]
+    AccessMethod { name: String, method: String },
+    /// An UPDATE rule would send our UPDATE elsewhere.
+    #[error("table \"{name}\" has a rule on UPDATE")]
+    UpdateRule { name: String },
+    /// The column is missing.
+    #[error("column \"{column}\" of table \"{table}\" does not exist")]
+    NoColumn { table: String, column: String },
+    /// `ctid`, `xmin` and their like.
+    #[error("column \"{column}\" is a system column")]
+    SystemColumn { column: String },
+    /// A column that PostgreSQL computes.
+    #[error("column \"{column}\" of table \"{table}\" is {kind}")]
+    ComputedColumn {
+        table: String,
+        column: String,
+        kind: &'static str,
+    },
+    /// Filling the column would move rows between partitions.
+    #[error("column \"{column}\" is part of the partition key of table \"{table}\"")]
+    PartitionKey { table: String, column: String },
+    /// The caller may not read the table or update the column.
+    #[error("permission denied for table \"{table}\"")]
+    Permission { table: String, column: String },
+    /// Policies would hide rows from the caller.
+    #[error("row-level security on table \"{table}\" would hide rows from this backfill")]
+    RowSecurity { table: String },
+    /// The value has a type that does not become the column's by assignment.
+    #[error("column \"{column}\" is of type {column_type} but value is of type {value_type}")]
+    ValueType {
+        column: String,
+        column_type: String,
+        value_type: String,
+    },
+    /// A CHECK on this column alone refuses the value.
+    #[error("value for column \"{column}\" of table \"{table}\" violates check constraint \"{constraint}\"")]
+    CheckViolation {
+        table: String,
+        column: String,
+        constraint: String,
+    },
+    /// The text is not one SQL expression.
+    #[error("{argument} is not a single SQL expression")]
+    NotAnExpression { argument: &'static str },
+    /// Another backend is filling the same column.
+    #[error("column \"{column}\" of table \"{table}\" is already being backfilled")]
+    AlreadyRunning {
+        table: String,
+        column: String,
+        pid: Option<i32>,
+    },
+    /// The column is not what it was when the run began.
+    #[error("column \"{column}\" of table \"{table}\" was {change} while it was being backfilled")]
+    ColumnChanged {
+        table: String,
+        column: String,
+        change: &'static str,
+    },
+    /// The table was dropped between two batches.
+    #[error("table \"{table}\" was dropped while it was being backfilled")]
+    TableDropped { table: String },
+    /// Other transactions never let go of their rows.
+    #[error("could not fill {rows} of the rows of table \"{table}\" because other transactions hold locks on them")]
+    RowsLocked {
+        table: String,
+        rows: i64,
+        holders: Option<String>,
+    },
+    /// The job tables of the extension are not there.
+    #[error("extension \"pg_safe_backfill\" is not installed in this database")]
+    NotInstalled,
+    /// What the job table holds cannot be read.
+    #[error("could not read the stored job: {0}")]
+    StoredJob(#[from] serde_json::Error),
+}
+
+const RESUME: &str = "All batches before this were committed. Run the same CALL again to go on from there.";
+
+impl Error {
+    /// The SQLSTATE that clients see.
+    pub fn sqlstate(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode::*;
+        match self {
+            Error::TransactionBlock { .. } => ERRCODE_INVALID_TRANSACTION_TERMINATION,
+            Error::HotStandby { .. } | Error::ReadOnly { .. } => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Error::NullArgument { .. } => ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            Error::BatchSize { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::NoTable { .. } | Error::TableDropped { .. } => ERRCODE_UNDEFINED_TABLE,
+            Error::NotATable { .. } | Error::ForeignLeaf { .. } | Error::SystemCatalog { .. } => {
+                ERRCODE_WRONG_OBJECT_TYPE
+            }
+            Error::OtherSessionsTable { .. }
+            | Error::AccessMethod { .. }
+            | Error::UpdateRule { .. }
+            | Error::SystemColumn { .. }
+            | Error::PartitionKey { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::NoColumn { .. } | Error::ColumnChanged { .. } => ERRCODE_UNDEFINED_COLUMN,
+            Error::ComputedColumn { .. } => ERRCODE_GENERATED_ALWAYS,
+            Error::Permission { .. } | Error::RowSecurity { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::ValueType { .. } => ERRCODE_DATATYPE_MISMATCH,
+            Error::CheckViolation { .. } => ERRCODE_CHECK_VIOLATION,
+            Error::NotAnExpression { .. } => ERRCODE_SYNTAX_ERROR,
+            Error::AlreadyRunning { .. } => ERRCODE_OBJECT_IN_USE,
+            Error::RowsLocked { .. } => ERRCODE_LOCK_NOT_AVAILABLE,
+            Error::NotInstalled => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::StoredJob(_) => ERRCODE_DATA_CORRUPTED,
+        }
+    }
+
+    /// A full sentence of what is known beyond the message.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Error::TransactionBlock { .. } => Some("Each batch is committed by itself.".into()),
+            Error::Permission { column, .. } => Some(format!(
+                "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
+            )),
+            Error::AlreadyRunning { pid: Some(pid), .. } => {
+                Some(format!("The process with PID {pid} is filling it."))
+            }
+            Error::RowsLocked {
+                holders: Some(holders),
+                ..
+            } => Some(format!("Locks are held by {holders}.")),
+            Error::PartitionKey { .. } => {
+                Some("Filling it would move rows between partitions.".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// A full sentence of what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Error::TransactionBlock { .. } => {
+                "Call it as a statement of its own: not after BEGIN, not in a function, not in a migration that the tool wraps in a transaction."
+            }
+            Error::HotStandby { .. } => "Connect to the primary server.",
+            Error::ReadOnly { .. } => {
+                "Set default_transaction_read_only to off for this session."
+            }
+            Error::NullArgument { argument: "value" } => {
+                "To compute a value for each row, use safe_backfill_using."
+            }
+            Error::BatchSize { .. } => {
+                "Good batch sizes are between 1000 and 50000; setting safe_backfill.max_batch_time shortens slow batches by itself."
+            }
+            Error::NotATable { .. } | Error::ForeignLeaf { .. } => {
+                "Only tables, partitioned tables and inheritance trees of tables can be backfilled."
+            }
+            Error::AccessMethod { .. } => "Only tables of the heap access method can be backfilled.",
+            Error::UpdateRule { .. } => "Drop or disable the rule, or use a trigger in its place.",
+            Error::ComputedColumn { .. } => {
+                "PostgreSQL fills such a column by itself; there is nothing to backfill."
+            }
+            Error::PartitionKey { .. } => {
+                "Fill such a column with UPDATE statements on the partitioned table itself."
+            }
+            Error::RowSecurity { .. } => {
+                "Run it as a role with BYPASSRLS, or as the owner of a table without FORCE ROW LEVEL SECURITY."
+            }
+            Error::ValueType { .. } => "Cast the value to the column's type.",
+            Error::NotAnExpression { .. } => {
+                "Give what could stand after SET column =, such as lower(name) or created_at::date."
+            }
+            Error::AlreadyRunning { .. } => {
+                "See safe_backfill_progress; cancel it with pg_cancel_backend before starting another."
+            }
+            Error::ColumnChanged { .. } => {
+                "All batches before this were committed. Check the column, then call again."
+            }
+            Error::RowsLocked { .. } => RESUME,
+            Error::NotInstalled => "Run CREATE EXTENSION pg_safe_backfill first.",
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+}
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> Self {
+        let mut report = ErrorReport::new(error.sqlstate(), error.to_string(), "safe_backfill");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}

@@ -1,0 +1,264 @@
+//! What goes into the column: one constant, or an expression over the row.
+
+use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::pg::parse;
+use crate::pg::spi::{self, Statement, argument, quote};
+use crate::pg::value::{ColumnType, Constant};
+use crate::target::Target;
+
+/// What goes into the column, as a job stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipe {
+    /// The same value for every row, as its type writes it.
+    Constant(String),
+    /// An SQL expression over the columns of the row.
+    Expression(String),
+}
+
+/// What goes into the column, and into which of its NULLs.
+#[derive(Debug)]
+pub struct Filling {
+    /// As the job stores it.
+    pub recipe: Recipe,
+    /// An SQL condition that a row must meet to be filled, or `None` for every row.
+    pub filter: Option<String>,
+    constant: Option<Constant>,
+}
+
+impl Filling {
+    /// The same value for every row.
+    ///
+    /// # Errors
+    /// [`Error::CheckViolation`] if a CHECK on this column alone refuses the value; [`Error::NotAnExpression`].
+    pub fn constant(constant: Constant, filter: Option<String>, target: &Target) -> Result<Self, Error> {
+        let filling = Filling {
+            recipe: Recipe::Constant(constant.to_text()),
+            constant: Some(constant),
+            filter,
+        };
+        filling.require_expressions()?;
+        filling.require_checks(target)?;
+        Ok(filling)
+    }
+
+    /// A value computed for each row.
+    ///
+    /// # Errors
+    /// [`Error::NotAnExpression`], and PostgreSQL's own for SQL that does not parse.
+    pub fn expression(expression: String, filter: Option<String>) -> Result<Self, Error> {
+        let filling = Filling {
+            recipe: Recipe::Expression(expression),
+            constant: None,
+            filter,
+        };
+        filling.require_expressions()?;
+        Ok(filling)
+    }
+
+    fn require_expressions(&self) -> Result<(), Error> {
+        let expression = match &self.recipe {
+            Recipe::Constant(_) => None,
+            Recipe::Expression(text) => Some(("expression", text)),
+        };
+        let filter = self.filter.as_ref().map(|text| ("filter", text));
+        for (argument, text) in expression.into_iter().chain(filter) {
+            if !parse::is_expression(text) {
+                return Err(Error::NotAnExpression { argument });
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every CHECK that looks at this column alone, so that a value it refuses is found before a row is touched.
+    fn require_checks(&self, target: &Target) -> Result<(), Error> {
+        let Some(constant) = &self.constant else {
+            return Ok(());
+        };
+        let checks: Vec<(String, String)> = spi::catalog(CHECKS, &[argument(target.table), argument(target.number)])
+            .iter()
+            .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
+            .collect();
+        for (constraint, check) in checks {
+            let sql = format!(
+                "SELECT ({check}) FROM (SELECT $1 AS {}) AS {}",
+                quote(&target.column),
+                quote(&target.table_name)
+            );
+            let passed: Option<bool> = spi::catalog(&sql, &[constant.into()])
+                .first()
+                .and_then(|row| row.get(1));
+            // NULL passes a CHECK.
+            if passed == Some(false) {
+                return Err(Error::CheckViolation {
+                    table: target.table_name.clone(),
+                    column: target.column.clone(),
+                    constraint,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares the statements for the table that the caller named, and so finds SQL that does not fit it.
+    ///
+    /// # Errors
+    /// PostgreSQL's own, such as 42703, 42804, 42883 or 42P02.
+    pub fn try_on(&self, target: &Target) -> Result<(), Error> {
+        let name = LeafName {
+            schema: target.schema.clone(),
+            name: target.table_name.clone(),
+        };
+        LeafStatements::prepare(&name, target, self, false);
+        Ok(())
+    }
+
+    /// Whether some rows may rightly be NULL still after they were filled.
+    pub fn can_be_null(&self) -> bool {
+        matches!(self.recipe, Recipe::Expression(_))
+    }
+
+    /// Bytes that the value takes in a row: known for a constant, the type's length or a guess for an expression.
+    pub fn bytes(&self, column_type: ColumnType) -> usize {
+        const GUESS: usize = 16;
+        match (&self.constant, column_type.layout().length) {
+            (Some(constant), _) => constant.stored_bytes(),
+            (None, length) => usize::try_from(length).unwrap_or(GUESS),
+        }
+    }
+}
+
+const CHECKS: &str = "
+    SELECT conname::text, pg_get_expr(conbin, conrelid)
+    FROM pg_constraint
+    WHERE conrelid = $1 AND contype = 'c' AND conkey = ARRAY[$2]";
+
+/// The statements that fill one leaf table, prepared against the name it has.
+pub struct LeafStatements {
+    update: Statement,
+    unfilled: Statement,
+    count: Statement,
+    counts_refused: bool,
+}
+
+/// A leaf as SQL names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafName {
+    /// Its schema.
+    pub schema: String,
+    /// Its own name.
+    pub name: String,
+}
+
+impl LeafName {
+    fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+}
+
+/// What one UPDATE did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// Rows whose column has a value now.
+    pub filled: u64,
+    /// Rows that were written and are NULL still: the expression or a trigger made it so.
+    pub refused: u64,
+}
+
+impl LeafStatements {
+    /// Prepares the statements for one leaf. `may_undo` says that a trigger could set the column back to NULL.
+    ///
+    /// # Errors
+    /// PostgreSQL's own, for an expression or a filter that does not fit the table.
+    pub fn prepare(leaf: &LeafName, target: &Target, filling: &Filling, may_undo: bool) -> Self {
+        let table = leaf.quoted();
+        let alias = quote(&target.table_name);
+        let column = quote(&target.column);
+        let filter = match &filling.filter {
+            Some(filter) => format!(" AND ({filter}\n)"),
+            None => String::new(),
+        };
+        let (value, volatile) = match &filling.recipe {
+            Recipe::Constant(_) => ("$2".to_owned(), false),
+            Recipe::Expression(text) => {
+                let probe = Statement::prepare(&format!("SELECT ({text}\n) FROM ONLY {table} AS {alias}"), &[]);
+                (format!("({text}\n)"), probe.is_volatile())
+            }
+        };
+        // A row whose expression is NULL is not worth a new version; but a volatile one may be evaluated only once.
+        let has_value = match filling.recipe {
+            Recipe::Expression(_) if !volatile => format!(" AND {value} IS NOT NULL"),
+            _ => String::new(),
+        };
+        let update = format!(
+            "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
+             WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1) AND {alias}.{column} IS NULL{filter}{has_value}"
+        );
+        let counts_refused = volatile || may_undo;
+        let update = if counts_refused {
+            format!(
+                "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
+                 SELECT pg_catalog.count(*) FILTER (WHERE NOT refused), pg_catalog.count(*) FILTER (WHERE refused) \
+                 FROM updated"
+            )
+        } else {
+            update
+        };
+        let types = match &filling.constant {
+            Some(constant) => vec![pg_sys::TIDARRAYOID, constant.type_oid()],
+            None => vec![pg_sys::TIDARRAYOID],
+        };
+        let unfilled = format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
+        LeafStatements {
+            update: Statement::prepare(&update, &types),
+            unfilled: Statement::prepare(
+                &format!("SELECT {alias}.ctid {unfilled}{has_value} LIMIT $1"),
+                &[pg_sys::INT8OID],
+            ),
+            count: Statement::prepare(&format!("SELECT pg_catalog.count(*) {unfilled}"), &[]),
+            counts_refused,
+        }
+    }
+
+    /// Fills the rows at these places that are NULL now.
+    pub fn update(&self, tids: &[crate::sweep::Tid], filling: &Filling) -> Updated {
+        let mut arguments = vec![tids.into()];
+        arguments.extend(filling.constant.as_ref().map(spi::Argument::from));
+        let rows = self.update.execute(&arguments);
+        if !self.counts_refused {
+            return Updated {
+                filled: rows.processed(),
+                refused: 0,
+            };
+        }
+        let count = |number| {
+            let count: Option<i64> = rows.first().and_then(|row| row.get(number));
+            count.unwrap_or(0).unsigned_abs()
+        };
+        Updated {
+            filled: count(1),
+            refused: count(2),
+        }
+    }
+
+    /// Places of at most `limit` rows that are still to be filled, as one snapshot sees the table.
+    pub fn unfilled(&self, limit: i64) -> Vec<crate::sweep::Tid> {
+        self.unfilled
+            .execute(&[argument(limit)])
+            .iter()
+            .filter_map(|row| row.tid(1))
+            .collect()
+    }
+
+    /// How many rows are NULL and meet the filter, as one snapshot sees the table.
+    pub fn count_unfilled(&self) -> i64 {
+        self.count
+            .execute(&[])
+            .first()
+            .and_then(|row| row.get(1))
+            .unwrap_or(0)
+    }
+}

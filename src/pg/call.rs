@@ -1,0 +1,61 @@
+//! How a procedure was called, and with what.
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+
+/// The call of a procedure, as PostgreSQL hands it over.
+#[derive(Clone, Copy)]
+pub struct Call {
+    info: pg_sys::FunctionCallInfo,
+    procedure: &'static str,
+}
+
+impl Call {
+    /// Wraps the call information that a SQL-callable function named `procedure` was given.
+    pub fn new(info: pg_sys::FunctionCallInfo, procedure: &'static str) -> Self {
+        Call { info, procedure }
+    }
+
+    /// Fails unless this call may commit and write.
+    ///
+    /// # Errors
+    /// [`Error::TransactionBlock`], [`Error::HotStandby`], [`Error::ReadOnly`].
+    pub fn require_commit(&self) -> Result<(), Error> {
+        let procedure = self.procedure;
+        // SAFETY: plain reads of the server's state.
+        let (standby, read_only) =
+            unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly) };
+        match () {
+            () if standby => Err(Error::HotStandby { procedure }),
+            () if self.is_atomic() => Err(Error::TransactionBlock { procedure }),
+            () if read_only => Err(Error::ReadOnly { procedure }),
+            () => Ok(()),
+        }
+    }
+
+    fn is_atomic(&self) -> bool {
+        // SAFETY: PostgreSQL keeps the call information and its context node alive for the whole call; the node's
+        // tag says whether it is a CallContext.
+        unsafe {
+            let context = (*self.info).context;
+            context.is_null()
+                || (*context).type_ != pg_sys::NodeTag::T_CallContext
+                || (*context.cast::<pg_sys::CallContext>()).atomic
+        }
+    }
+
+    /// The datum and type of argument `n` (from 0), or `None` when it is NULL or of unknown type.
+    pub fn argument(&self, n: usize) -> Option<(pg_sys::Datum, pg_sys::Oid)> {
+        // SAFETY: the call information is alive, and `n` is checked against the number of arguments it carries.
+        unsafe {
+            if n >= (*self.info).nargs as usize {
+                return None;
+            }
+            let argument = *(*self.info).args.as_ptr().add(n);
+            let argument_type = pg_sys::get_fn_expr_argtype((*self.info).flinfo, n as i32);
+            (!argument.isnull && argument_type != pg_sys::InvalidOid)
+                .then_some((argument.value, argument_type))
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Heap tables and their pages, read as they lie in the buffers.
+//!
+//! Pages are read under a share lock, as `contrib/pageinspect` and `heapgetpage` do; nothing here writes one.
+
+
+use pgrx::pg_sys;
+
+use crate::page::{Page, Row};
+use crate::sweep::Tid;
+
+/// A table, open and locked until the end of the transaction.
+pub struct Table(pg_sys::Relation);
+
+impl Table {
+    /// Opens the table for UPDATE, waiting for its lock as any UPDATE would; `None` if it no longer exists.
+    pub fn open_for_update(oid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: try_table_open takes the lock, then looks whether the table exists.
+        let relation = unsafe { pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as i32) };
+        (!relation.is_null()).then_some(Table(relation))
+    }
+
+    /// PostgreSQL's handle, valid while `self` lives.
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.0
+    }
+
+    /// The number of blocks it has now.
+    pub fn blocks(&self) -> u32 {
+        // SAFETY: the relation is open.
+        unsafe {
+            pg_sys::RelationGetNumberOfBlocksInFork(self.0, pg_sys::ForkNumber::MAIN_FORKNUM)
+        }
+    }
+
+    /// The file that holds it; another one after TRUNCATE, VACUUM FULL or a rewrite.
+    pub fn file_node(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open, and so its catalog row is cached.
+        unsafe { (*(*self.0).rd_rel).relfilenode }
+    }
+
+    /// Name of its schema and its own.
+    pub fn name(&self) -> (String, String) {
+        // SAFETY: the relation is open; the schema exists while a table in it does.
+        unsafe {
+            let class = &*(*self.0).rd_rel;
+            let schema = pg_sys::get_namespace_name(class.relnamespace);
+            let schema = if schema.is_null() {
+                String::new()
+            } else {
+                std::ffi::CStr::from_ptr(schema)
+                    .to_string_lossy()
+                    .into_owned()
+            };
+            let name = pgrx::name_data_to_str(&class.relname).to_owned();
+            (schema, name)
+        }
+    }
+
+    /// The column of this number, if it is there.
+    pub fn column(&self, number: i16) -> Option<Column> {
+        // SAFETY: the relation is open, so its descriptor is valid, and the number is checked against it.
+        unsafe {
+            let descriptor = (*self.0).rd_att;
+            if number < 1 || i32::from(number) > (*descriptor).natts {
+                return None;
+            }
+            let attribute = &*attribute(descriptor, number);
+            if attribute.attisdropped {
+                return None;
+            }
+            Some(Column {
+                number,
+                name: attribute.name().to_owned(),
+                type_oid: attribute.atttypid,
+                type_modifier: attribute.atttypmod,
+                reads_as_missing: attribute.atthasmissing,
+            })
+        }
+    }
+
+    /// Whether an update of this column can be HOT: no index that must be told uses it.
+    pub fn allows_hot(&self, column: i16) -> bool {
+        #[cfg(feature = "pg15")]
+        const BLOCKING: pg_sys::IndexAttrBitmapKind::Type =
+            pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_ALL;
+        #[cfg(not(feature = "pg15"))]
+        const BLOCKING: pg_sys::IndexAttrBitmapKind::Type =
+            pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_HOT_BLOCKING;
+        let bit = i32::from(column) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        // SAFETY: the relation is open; the set is a copy of ours.
+        unsafe {
+            let blocking = pg_sys::RelationGetIndexAttrBitmap(self.0, BLOCKING);
+            let blocked = pg_sys::bms_is_member(bit, blocking);
+            pg_sys::bms_free(blocking);
+            !blocked
+        }
+    }
+
+    /// Prunes one block if PostgreSQL thinks it worth it, then reads what is to be filled on it.
+    ///
+    /// `growth` is by how much a row grows when it is filled.
+    pub fn read(&self, block: u32, column: &Column, growth: Growth) -> Page {
+        // SAFETY: the relation is open and the block exists (checked below against a shrunken table); the buffer is
+        // pinned and share-locked while its page is read, and an error within releases both through the transaction.
+        unsafe {
+            let buffer = self.pruned_buffer(block);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            let raw = RawPage::new(buffer);
+            let page = raw.unfilled_rows(self.0, block, column, growth);
+            pg_sys::UnlockReleaseBuffer(buffer);
+            page
+        }
+    }
+
+    /// Writes the free space of these blocks to the free space map, pruning them first.
+    ///
+    /// This is what VACUUM does after its second pass over a table, so that new row versions land here.
+    pub fn record_free_space(&self, first: u32, last: u32) {
+        let end = self.blocks().min(last.saturating_add(1));
+        for block in first..end {
+            crate::pg::transaction::check_for_interrupts();
+            // SAFETY: as in `read`.
+            unsafe {
+                let buffer = self.pruned_buffer(block);
+                pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+                let free = pg_sys::PageGetHeapFreeSpace(pg_sys::BufferGetPage(buffer));
+                pg_sys::UnlockReleaseBuffer(buffer);
+                pg_sys::RecordPageWithFreeSpace(self.0, block, free);
+            }
+        }
+        if first < end {
+            // SAFETY: the relation is open; the range is within it.
+            unsafe { pg_sys::FreeSpaceMapVacuumRange(self.0, first, end) };
+        }
+    }
+
+    /// # Safety
+    /// `block` exists. The buffer returned is pinned and has to be released.
+    unsafe fn pruned_buffer(&self, block: u32) -> pg_sys::Buffer {
+        // SAFETY: the relation is open; pruning wants a pin and no lock.
+        unsafe {
+            let buffer = pg_sys::ReadBufferExtended(
+                self.0,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+                block,
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                std::ptr::null_mut(),
+            );
+            pg_sys::heap_page_prune_opt(self.0, buffer);
+            buffer
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open_for_update`; the lock stays until the transaction ends.
+            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) };
+        }
+    }
+}
+
+/// A column, as the table's descriptor has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its number, from 1.
+    pub number: i16,
+    /// Its name.
+    pub name: String,
+    /// OID of its type.
+    pub type_oid: pg_sys::Oid,
+    /// Its type modifier.
+    pub type_modifier: i32,
+    /// Rows written before the column was added read as its first default, not as NULL.
+    reads_as_missing: bool,
+}
+
+/// By how much a row grows when its column is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes of the value as stored in the row.
+    pub bytes: usize,
+    /// Bytes to which the value is aligned.
+    pub align: usize,
+}
+
+/// Rows larger than this have values moved out of line (`TOAST_TUPLE_THRESHOLD`).
+const TOAST_THRESHOLD: usize = 2032;
+const TOAST_POINTER: usize = 18;
+
+impl Growth {
+    fn filled(self, length: usize) -> usize {
+        let filled = length.next_multiple_of(self.align) + self.bytes;
+        let filled = if filled > TOAST_THRESHOLD {
+            filled.min(length.max(TOAST_THRESHOLD) + TOAST_POINTER)
+        } else {
+            filled
+        };
+        max_align(filled)
+    }
+}
+
+fn max_align(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}
+
+/// # Safety
+/// `descriptor` is valid and has at least `number` columns.
+unsafe fn attribute(
+    descriptor: pg_sys::TupleDesc,
+    number: i16,
+) -> *const pg_sys::FormData_pg_attribute {
+    let index = usize::from(number.unsigned_abs()) - 1;
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    // SAFETY: the caller says so; the attributes lie behind the descriptor.
+    unsafe {
+        (*descriptor).attrs.as_ptr().add(index)
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: the caller says so.
+    unsafe {
+        pg_sys::TupleDescAttr(descriptor, index as i32)
+    }
+}
+
+/// A heap page in a buffer that is pinned and share-locked.
+struct RawPage {
+    buffer: pg_sys::Buffer,
+    page: pg_sys::Page,
+}
+
+/// What can be said of a row version without waiting.
+enum State {
+    Free,
+    Busy,
+    Gone,
+}
+
+const LP_NORMAL: u32 = 1;
+const LP_UNUSED: u32 = 0;
+
+impl RawPage {
+    /// # Safety
+    /// The buffer is pinned and share-locked for as long as the value lives.
+    unsafe fn new(buffer: pg_sys::Buffer) -> Self {
+        RawPage {
+            buffer,
+            // SAFETY: the caller says so.
+            page: unsafe { pg_sys::BufferGetPage(buffer) },
+        }
+    }
+
+    /// # Safety
+    /// As for `new`; `relation` is the one that the buffer belongs to.
+    unsafe fn unfilled_rows(
+        &self,
+        relation: pg_sys::Relation,
+        block: u32,
+        column: &Column,
+        growth: Growth,
+    ) -> Page {
+        let mut result = Page::default();
+        // SAFETY: the page stays as it is under the share lock, but for hint bits; line pointers are read up to the
+        // page's own count, and tuples only through those that are in use.
+        unsafe {
+            result.free = pg_sys::PageGetHeapFreeSpace(self.page);
+            let pointers = self.line_pointers();
+            let mut unused = 0;
+            for (index, pointer) in pointers.iter().enumerate() {
+                match pointer.lp_flags() {
+                    LP_NORMAL => {}
+                    LP_UNUSED => {
+                        unused += 1;
+                        continue;
+                    }
+                    _ => continue,
+                }
+                let header = self.page.add(pointer.lp_off() as usize) as pg_sys::HeapTupleHeader;
+                if !is_null(header, column) {
+                    continue;
+                }
+                let offset = index as u16 + 1;
+                let length = pointer.lp_len();
+                match self.state(relation, header, length, Tid { block, offset }) {
+                    State::Free => result.rows.push(Row {
+                        offset,
+                        size: max_align(length as usize),
+                        filled_size: growth.filled(length as usize),
+                    }),
+                    State::Busy => result.busy.push(offset),
+                    State::Gone => {}
+                }
+            }
+            result.line_pointers = most_line_pointers() - pointers.len().min(most_line_pointers()) + unused;
+        }
+        result
+    }
+
+    /// # Safety
+    /// As for `new`.
+    unsafe fn line_pointers(&self) -> &[pg_sys::ItemIdData] {
+        // SAFETY: the array of line pointers begins behind the page's header and ends at pd_lower.
+        unsafe {
+            let header = self.page as *const pg_sys::PageHeaderData;
+            let begin = (*header).pd_linp.as_ptr();
+            let bytes = usize::from((*header).pd_lower)
+                .saturating_sub(std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp));
+            std::slice::from_raw_parts(begin, bytes / size_of::<pg_sys::ItemIdData>())
+        }
+    }
+
+    /// # Safety
+    /// As for `new`; `header` is a tuple of `length` bytes on this page.
+    unsafe fn state(
+        &self,
+        relation: pg_sys::Relation,
+        header: pg_sys::HeapTupleHeader,
+        length: u32,
+        tid: Tid,
+    ) -> State {
+        // SAFETY: the tuple is on the page, which is pinned and share-locked, as HeapTupleSatisfiesUpdate wants it.
+        unsafe {
+            let mask = u32::from((*header).t_infomask);
+            let settled = pg_sys::HEAP_XMIN_COMMITTED | pg_sys::HEAP_XMAX_INVALID;
+            if mask & settled == settled {
+                return State::Free;
+            }
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: length,
+                t_self: tid.into(),
+                t_tableOid: (*relation).rd_id,
+                t_data: header,
+            };
+            let command = pg_sys::GetCurrentCommandId(false);
+            match pg_sys::HeapTupleSatisfiesUpdate(&mut tuple, command, self.buffer) {
+                pg_sys::TM_Result::TM_Ok => State::Free,
+                pg_sys::TM_Result::TM_BeingModified if only_key_shared(header) => State::Free,
+                pg_sys::TM_Result::TM_BeingModified => State::Busy,
+                _ => State::Gone,
+            }
+        }
+    }
+}
+
+/// Most line pointers of a heap page (`MaxHeapTuplesPerPage`).
+fn most_line_pointers() -> usize {
+    let header = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
+    let tuple = max_align(std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits));
+    (pg_sys::BLCKSZ as usize - header) / (tuple + size_of::<pg_sys::ItemIdData>())
+}
+
+/// Whether the column is NULL in this row version, as `heap_attisnull` says.
+///
+/// # Safety
+/// `header` is a valid tuple of the table that `column` belongs to.
+unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &Column) -> bool {
+    // SAFETY: the caller says so; the bitmap is there when HEAP_HASNULL is set, one bit a column.
+    unsafe {
+        let columns = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
+        if u32::from(column.number.unsigned_abs()) > columns {
+            return !column.reads_as_missing;
+        }
+        if u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL == 0 {
+            return false;
+        }
+        let bit = usize::from(column.number.unsigned_abs()) - 1;
+        *(*header).t_bits.as_ptr().add(bit / 8) & (1 << (bit % 8)) == 0
+    }
+}
+
+/// Whether the row is locked only by `FOR KEY SHARE`, as foreign keys do, which an UPDATE of other columns passes.
+///
+/// # Safety
+/// `header` is a valid tuple.
+unsafe fn only_key_shared(header: pg_sys::HeapTupleHeader) -> bool {
+    // SAFETY: the caller says so.
+    let mask = u32::from(unsafe { (*header).t_infomask });
+    let lock_bits = pg_sys::HEAP_XMAX_EXCL_LOCK | pg_sys::HEAP_XMAX_KEYSHR_LOCK;
+    mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0
+        && mask & pg_sys::HEAP_XMAX_IS_MULTI == 0
+        && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
+}
+

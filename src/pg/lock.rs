@@ -1,0 +1,51 @@
+//! The lock that keeps two runs off the same column.
+
+use pgrx::pg_sys;
+
+/// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
+///
+/// It outlives commits and ends with the run, with an error, or with the session. DBAs see it in `pg_locks` as
+/// `locktype = 'object'`, `classid = 'pg_class'::regclass`, `objid` the table, `objsubid` the column's number. No
+/// application can take it by chance, which is not so for advisory locks.
+pub struct ColumnLock {
+    tag: pg_sys::LOCKTAG,
+}
+
+const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
+
+impl ColumnLock {
+    /// Takes the lock on column `number` of `table`, or `None` at once if another session has it.
+    pub fn try_acquire(table: pg_sys::Oid, number: i16) -> Option<Self> {
+        let tag = pg_sys::LOCKTAG {
+            // SAFETY: set once at the start of the backend.
+            locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+            locktag_field2: pg_sys::RelationRelationId.to_u32(),
+            locktag_field3: table.to_u32(),
+            locktag_field4: number as u16,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        // SAFETY: the tag outlives the call, which copies it.
+        let result = unsafe { pg_sys::LockAcquire(&tag, MODE, true, true) };
+        match result {
+            pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL => None,
+            pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Some(ColumnLock { tag }),
+            _ => {
+                // This session has it already, from an outer run: count it down again.
+                drop(ColumnLock { tag });
+                None
+            }
+        }
+    }
+}
+
+impl Drop for ColumnLock {
+    fn drop(&mut self) {
+        // On an error's way out PostgreSQL lets go of it itself, when it rolls the transaction back.
+        if std::thread::panicking() {
+            return;
+        }
+        // SAFETY: this session took the lock with the same tag and mode.
+        unsafe { pg_sys::LockRelease(&self.tag, MODE, true) };
+    }
+}

@@ -1,0 +1,19 @@
+//! Everything that touches the server's memory: the only `unsafe` code of the extension.
+//!
+//! Each file wraps one noun of PostgreSQL's C interface in functions that are safe to call from a backend's main
+//! thread inside a transaction. A PostgreSQL ERROR raised below unwinds through the callers as a Rust panic that
+//! pgrx turns back into that ERROR at the SQL boundary, after destructors have run.
+
+pub mod backtrace;
+pub mod call;
+pub mod heap;
+pub mod horizon;
+pub mod lock;
+pub mod message;
+pub mod parse;
+pub mod role;
+pub mod settings;
+pub mod spi;
+pub mod transaction;
+pub mod usage;
+pub mod value;

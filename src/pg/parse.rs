@@ -1,0 +1,73 @@
+//! PostgreSQL's own parser, asked about a piece of SQL that a user gave.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+/// Whether `text` is one SQL expression and nothing more.
+///
+/// It is parsed in the place where it will stand, within parentheses, and what comes out must be a SELECT of one
+/// unnamed value with no other clause: so no text can close the parentheses and go on with something else.
+///
+/// # Errors
+/// PostgreSQL's own syntax errors.
+pub fn is_expression(text: &str) -> bool {
+    let Ok(sql) = CString::new(format!("SELECT ({text}\n)")) else {
+        return false;
+    };
+    // SAFETY: the string is NUL-terminated; the parser returns a list of RawStmt nodes in the current memory context,
+    // and each cast follows the check of the node's tag.
+    unsafe {
+        let statements = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if length(statements) != 1 {
+            return false;
+        }
+        let statement = (*first::<pg_sys::RawStmt>(statements)).stmt;
+        if (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
+            return false;
+        }
+        let select = statement.cast::<pg_sys::SelectStmt>();
+        is_bare_select(&*select)
+            && length((*select).targetList) == 1
+            && is_bare_target(&*first::<pg_sys::ResTarget>((*select).targetList))
+    }
+}
+
+fn is_bare_select(select: &pg_sys::SelectStmt) -> bool {
+    select.op == pg_sys::SetOperation::SETOP_NONE
+        && select.distinctClause.is_null()
+        && select.intoClause.is_null()
+        && select.fromClause.is_null()
+        && select.whereClause.is_null()
+        && select.groupClause.is_null()
+        && select.havingClause.is_null()
+        && select.windowClause.is_null()
+        && select.valuesLists.is_null()
+        && select.sortClause.is_null()
+        && select.limitOffset.is_null()
+        && select.limitCount.is_null()
+        && select.lockingClause.is_null()
+        && select.withClause.is_null()
+}
+
+fn is_bare_target(target: &pg_sys::ResTarget) -> bool {
+    target.name.is_null() && target.indirection.is_null()
+}
+
+/// # Safety
+/// `list` is null or a valid list.
+unsafe fn length(list: *const pg_sys::List) -> i32 {
+    if list.is_null() {
+        0
+    } else {
+        // SAFETY: the caller says so.
+        unsafe { (*list).length }
+    }
+}
+
+/// # Safety
+/// `list` is a valid list of pointers with at least one element, which points to a `T`.
+unsafe fn first<T>(list: *const pg_sys::List) -> *const T {
+    // SAFETY: the caller says so.
+    unsafe { (*(*list).elements).ptr_value.cast_const().cast() }
+}

@@ -1,0 +1,84 @@
+//! PostgreSQL's own settings, read and set for the time of one transaction.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+/// Makes `SET safe_backfill.typo = …` an error instead of a new placeholder.
+pub fn reserve_prefix() {
+    // SAFETY: the name is a NUL-terminated constant.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"safe_backfill".as_ptr()) };
+}
+
+/// The server's `deadlock_timeout`, as this session sees it.
+pub fn deadlock_timeout() -> Duration {
+    // SAFETY: an integer that only this thread changes.
+    let millis = unsafe { pg_sys::DeadlockTimeout };
+    Duration::from_millis(millis.unsigned_abs().into())
+}
+
+/// Sets `lock_timeout` until the end of this transaction; never 0, which would mean waiting for ever.
+pub fn set_local_lock_timeout(limit: Duration) {
+    let millis = limit.as_millis().clamp(1, i32::MAX as u128);
+    let value = CString::new(format!("{millis}ms")).unwrap_or_default();
+    set(c"lock_timeout", &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+}
+
+/// A search path that holds until this is dropped.
+pub struct SearchPath {
+    nest_level: i32,
+}
+
+impl SearchPath {
+    /// Puts only `pg_catalog` on the search path, and temporary objects last.
+    pub fn catalog_only() -> Self {
+        // SAFETY: balanced by `drop`, or by the end of the (sub)transaction after an error.
+        let nest_level = unsafe { pg_sys::NewGUCNestLevel() };
+        set(
+            c"search_path",
+            c"pg_catalog, pg_temp",
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+        );
+        SearchPath { nest_level }
+    }
+}
+
+impl Drop for SearchPath {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: ends the level that `catalog_only` began.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.nest_level) };
+        }
+    }
+}
+
+fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+    // SAFETY: both strings are NUL-terminated and outlive the call, which copies them.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Reads the configuration files again if `pg_reload_conf()` asked for it.
+///
+/// A backend does this by itself only between two statements, and a CALL that runs for hours is one statement.
+pub fn reload_if_asked() {
+    // SAFETY: a flag set by the SIGHUP handler and cleared by this thread alone, as PostgresMain does; autovacuum
+    // calls ProcessConfigFile within transactions in the same way.
+    unsafe {
+        if pg_sys::ConfigReloadPending != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! SQL run by the extension itself, through the Server Programming Interface.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::datum::{FromDatum, IntoDatum};
+use pgrx::pg_sys;
+
+use crate::pg::value::Constant;
+use crate::sweep::Tid;
+
+/// A connection to SPI; what is allocated within is freed when it closes.
+pub struct Connection(());
+
+impl Connection {
+    /// Opens a connection that may commit.
+    pub fn open_nonatomic() -> Self {
+        // SAFETY: balanced by `drop`, or by PostgreSQL's own clean-up after an error.
+        unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
+        Connection(())
+    }
+
+    /// Commits and begins the next transaction.
+    pub fn commit(&self) {
+        // SAFETY: the connection is non-atomic and innermost, and the callers hold nothing that ends with a
+        // transaction.
+        unsafe { pg_sys::SPI_commit() };
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: balances SPI_connect_ext; after an error PostgreSQL does it.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+/// A value for a parameter of a statement.
+pub struct Argument {
+    oid: pg_sys::Oid,
+    datum: Option<pg_sys::Datum>,
+}
+
+/// An argument of a type that pgrx converts.
+pub fn argument<T: IntoDatum>(value: T) -> Argument {
+    Argument {
+        oid: T::type_oid(),
+        datum: value.into_datum(),
+    }
+}
+
+impl From<&Constant> for Argument {
+    fn from(constant: &Constant) -> Self {
+        Argument {
+            oid: constant.type_oid(),
+            datum: Some(constant.datum()),
+        }
+    }
+}
+
+impl From<&[Tid]> for Argument {
+    /// An array of `tid`; it lives in the current memory context.
+    fn from(tids: &[Tid]) -> Self {
+        let mut items: Vec<pg_sys::ItemPointerData> = tids.iter().map(|&tid| tid.into()).collect();
+        let mut datums: Vec<pg_sys::Datum> = items
+            .iter_mut()
+            .map(|item| pg_sys::Datum::from(std::ptr::from_mut(item)))
+            .collect();
+        // SAFETY: the datums point to live item pointers, which construct_array copies; a tid is 6 bytes, passed by
+        // reference, aligned to 2.
+        let array = unsafe {
+            pg_sys::construct_array(
+                datums.as_mut_ptr(),
+                datums.len() as i32,
+                pg_sys::TIDOID,
+                size_of::<pg_sys::ItemPointerData>() as i32,
+                false,
+                pg_sys::TYPALIGN_SHORT as _,
+            )
+        };
+        Argument {
+            oid: pg_sys::TIDARRAYOID,
+            datum: Some(pg_sys::Datum::from(array)),
+        }
+    }
+}
+
+impl From<Tid> for pg_sys::ItemPointerData {
+    fn from(tid: Tid) -> Self {
+        pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData {
+                bi_hi: (tid.block >> 16) as u16,
+                bi_lo: tid.block as u16,
+            },
+            ip_posid: tid.offset,
+        }
+    }
+}
+
+/// A prepared statement that outlives transactions and is planned once, without looking at its arguments.
+///
+/// A plan made for the arguments at hand would take ten thousand row addresses for a reason to scan the whole table.
+pub struct Statement(pg_sys::SPIPlanPtr);
+
+impl Statement {
+    /// Prepares `sql` with parameters of these types. Must be called within a [`Connection`].
+    pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
+        let sql = to_c(sql);
+        let mut types = types.to_vec();
+        // SAFETY: string and array outlive the call, which copies them; the plan is moved out of the connection's
+        // memory so that it may outlive it.
+        unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(
+                sql.as_ptr(),
+                types.len() as i32,
+                types.as_mut_ptr(),
+                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+            );
+            if plan.is_null() {
+                pgrx::error!("could not prepare statement: {}", last_result());
+            }
+            pg_sys::SPI_keepplan(plan);
+            Statement(plan)
+        }
+    }
+
+    /// Runs the statement and returns how many rows it touched, or returned if it returns rows.
+    pub fn execute(&self, arguments: &[Argument]) -> Rows {
+        let (mut values, nulls) = split(arguments);
+        // SAFETY: the plan is valid and was prepared with as many parameters as the callers pass.
+        let status = unsafe {
+            pg_sys::SPI_execute_plan(self.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+        };
+        Rows::take(status)
+    }
+
+    /// Whether the statement calls any volatile function.
+    pub fn is_volatile(&self) -> bool {
+        // SAFETY: the plan is valid; its sources and their query lists belong to it.
+        unsafe {
+            let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
+            let source = (*(*sources).elements).ptr_value as *mut pg_sys::CachedPlanSource;
+            let queries = (*source).query_list;
+            pg_sys::contain_volatile_functions((*(*queries).elements).ptr_value as *mut pg_sys::Node)
+        }
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the plan was kept by `prepare` and is freed once.
+            unsafe { pg_sys::SPI_freeplan(self.0) };
+        }
+    }
+}
+
+/// What a statement returned; valid until the connection closes.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    processed: u64,
+}
+
+impl Rows {
+    fn take(status: i32) -> Self {
+        if status < 0 {
+            pgrx::error!("could not execute statement: {}", last_result());
+        }
+        // SAFETY: both are set by the call that has just returned.
+        unsafe {
+            Rows {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed,
+            }
+        }
+    }
+
+    /// How many rows the statement inserted, updated, deleted or returned.
+    pub fn processed(&self) -> u64 {
+        self.processed
+    }
+
+    /// The rows that the statement returned.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let returned = if self.table.is_null() { 0 } else { self.processed };
+        (0..returned).map(|index| Row {
+            rows: self,
+            index: index as usize,
+        })
+    }
+
+    /// The first row that the statement returned.
+    pub fn first(&self) -> Option<Row<'_>> {
+        self.iter().next()
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        if !self.table.is_null() && !std::thread::panicking() {
+            // SAFETY: the table was made by this connection and is freed once.
+            unsafe { pg_sys::SPI_freetuptable(self.table) };
+        }
+    }
+}
+
+/// One row of a result.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    rows: &'a Rows,
+    index: usize,
+}
+
+impl Row<'_> {
+    /// Column `number` (from 1) as `T`, which must be its type; `None` for NULL.
+    pub fn get<T: FromDatum>(&self, number: i32) -> Option<T> {
+        let (datum, null) = self.datum(number);
+        // SAFETY: the callers name the type that their SQL gives the column.
+        unsafe { T::from_datum(datum, null) }
+    }
+
+    /// Column `number` (from 1), a `tid`.
+    pub fn tid(&self, number: i32) -> Option<Tid> {
+        let (datum, null) = self.datum(number);
+        if null {
+            return None;
+        }
+        // SAFETY: a tid that is not null points to six bytes of the result.
+        let item = unsafe { datum.cast_mut_ptr::<pg_sys::ItemPointerData>().read_unaligned() };
+        Some(Tid {
+            block: (u32::from(item.ip_blkid.bi_hi) << 16) | u32::from(item.ip_blkid.bi_lo),
+            offset: item.ip_posid,
+        })
+    }
+
+    fn datum(&self, number: i32) -> (pg_sys::Datum, bool) {
+        let mut null = true;
+        // SAFETY: the index is below the number of rows of a live result; SPI reports a wrong column number as NULL.
+        let datum = unsafe {
+            let table = &*self.rows.table;
+            let tuple = *table.vals.add(self.index);
+            pg_sys::SPI_getbinval(tuple, table.tupdesc, number, &mut null)
+        };
+        (datum, null)
+    }
+}
+
+/// Runs `sql` once. Must be called within a [`Connection`].
+pub fn execute(sql: &str, arguments: &[Argument]) -> Rows {
+    let sql = to_c(sql);
+    let (mut values, nulls) = split(arguments);
+    let mut types: Vec<_> = arguments.iter().map(|argument| argument.oid).collect();
+    // SAFETY: all arrays have the same length and outlive the call.
+    let status = unsafe {
+        pg_sys::SPI_execute_with_args(
+            sql.as_ptr(),
+            types.len() as i32,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            false,
+            0,
+        )
+    };
+    Rows::take(status)
+}
+
+/// Runs `sql` once, with only PostgreSQL's own functions and operators in sight, whatever the caller's search path is.
+pub fn catalog(sql: &str, arguments: &[Argument]) -> Rows {
+    let _path = crate::pg::settings::SearchPath::catalog_only();
+    execute(sql, arguments)
+}
+
+/// A name, quoted where SQL needs it to be.
+pub fn quote(name: &str) -> String {
+    let name = to_c(name);
+    // SAFETY: the argument is NUL-terminated, and so is the result.
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn split(arguments: &[Argument]) -> (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) {
+    arguments
+        .iter()
+        .map(|argument| match argument.datum {
+            Some(datum) => (datum, b' ' as std::ffi::c_char),
+            None => (pg_sys::Datum::from(0), b'n' as std::ffi::c_char),
+        })
+        .unzip()
+}
+
+fn last_result() -> String {
+    // SAFETY: SPI_result_code_string returns a NUL-terminated string.
+    unsafe { CStr::from_ptr(pg_sys::SPI_result_code_string(pg_sys::SPI_result)) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn to_c(text: &str) -> CString {
+    // Text from PostgreSQL has no NUL byte.
+    CString::new(text).unwrap_or_default()
+}

@@ -1,0 +1,94 @@
+//! Transactions, commits and subtransactions inside one CALL.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+
+use crate::error::Error;
+use crate::pg::spi::Connection;
+
+/// Runs `work` with SPI and commits it; the next transaction has begun when this returns.
+///
+/// All that PostgreSQL allocated for `work` is freed. An error leaves the transaction to be rolled back by the
+/// error's way out of the CALL.
+pub fn commit_after<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let connection = Connection::open_nonatomic();
+    read_committed();
+    let result = work()?;
+    connection.commit();
+    Ok(result)
+}
+
+/// Batches look at each row anew after waiting for its lock, whatever the session's default isolation is.
+///
+/// Without effect in the first transaction of a CALL, whose snapshot is taken already.
+fn read_committed() {
+    // SAFETY: an integer of this backend; it may change while the transaction has no snapshot, and in the first
+    // transaction of a CALL only the catalogs are read.
+    unsafe {
+        if !pg_sys::FirstSnapshotSet {
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        }
+    }
+}
+
+/// The ID of this transaction, or `None` while it has written nothing.
+pub fn current_id() -> Option<pg_sys::TransactionId> {
+    // SAFETY: reads the state of the transaction that surrounds every call of this extension.
+    let id = unsafe { pg_sys::GetTopTransactionIdIfAny() };
+    (id != pg_sys::TransactionId::INVALID).then_some(id)
+}
+
+/// What became of work that may meet a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt<T> {
+    /// It went through.
+    Done(T),
+    /// A lock was not to be had in time, or a deadlock was found; everything it did was undone.
+    Locked,
+}
+
+/// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
+///
+/// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
+/// (`exec_stmt_block` in `pl_exec.c`).
+pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
+    // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
+    let (context, owner) =
+        unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
+    // surrounding abort when an error passes through.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+    }
+    let undo = |_: CaughtError| {
+        // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+        Attempt::Locked
+    };
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let result = work();
+        // SAFETY: as above; the work left the subtransaction as it found it.
+        unsafe {
+            pg_sys::ReleaseCurrentSubTransaction();
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+        Attempt::Done(result)
+    }))
+    .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, undo)
+    .catch_when(PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED, undo)
+    .execute()
+}
+
+/// Ends the CALL if it was cancelled or its backend terminated.
+pub fn check_for_interrupts() {
+    pg_sys::check_for_interrupts!();
+}

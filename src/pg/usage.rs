@@ -1,0 +1,44 @@
+//! What this backend has done so far, by PostgreSQL's own counters.
+
+use pgrx::{direct_function_call, pg_sys};
+
+/// Bytes of WAL that this backend has written since it began.
+pub fn wal_bytes() -> u64 {
+    // SAFETY: a counter of this backend alone.
+    unsafe { pg_sys::pgWalUsage.wal_bytes }
+}
+
+/// HOT updates of a table that this backend has counted and not yet reported; 0 while `track_counts` is off.
+pub fn hot_updates(table: pg_sys::Oid) -> i64 {
+    // SAFETY: a built-in function of one OID argument, called with one.
+    let counted = unsafe {
+        direct_function_call::<i64>(
+            pg_sys::pg_stat_get_xact_tuples_hot_updated,
+            &[Some(pg_sys::Datum::from(table))],
+        )
+    };
+    counted.unwrap_or(0)
+}
+
+/// The process ID of this backend.
+pub fn pid() -> i32 {
+    // SAFETY: set once at the start of the backend.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Sleeps, but wakes for cancellation, termination and a reload of the configuration.
+pub fn sleep(time: std::time::Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the latch of this backend, waited on in the manner of `pg_sleep`.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            time.as_millis().clamp(1, i32::MAX as u128) as _,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    super::transaction::check_for_interrupts();
+    super::settings::reload_if_asked();
+}

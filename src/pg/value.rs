@@ -1,0 +1,210 @@
+//! One value of a column's type, and the ways to it.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnType {
+    /// Its OID.
+    pub oid: pg_sys::Oid,
+    /// Its type modifier, such as the length of a `varchar(20)`; -1 for none.
+    pub modifier: i32,
+}
+
+/// How values of a type are laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Bytes, or -1 for a varlena.
+    pub length: i16,
+    /// Bytes to which a value is aligned.
+    pub align: usize,
+    by_value: bool,
+}
+
+impl ColumnType {
+    /// How its values are laid out.
+    pub fn layout(self) -> Layout {
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        // SAFETY: the out-parameters are valid; the type exists, being a column's.
+        unsafe { pg_sys::get_typlenbyvalalign(self.oid, &mut length, &mut by_value, &mut align) };
+        let align = match align as u8 {
+            pg_sys::TYPALIGN_SHORT => 2,
+            pg_sys::TYPALIGN_INT => 4,
+            pg_sys::TYPALIGN_DOUBLE => 8,
+            _ => 1,
+        };
+        Layout {
+            length,
+            align,
+            by_value,
+        }
+    }
+
+    /// Its name as SQL writes it, such as `character varying(20)`.
+    pub fn name(self) -> String {
+        // SAFETY: returns a NUL-terminated string for any OID.
+        unsafe {
+            CStr::from_ptr(pg_sys::format_type_with_typemod(self.oid, self.modifier))
+                .to_string_lossy()
+                .into_owned()
+        }
+    }
+}
+
+/// There is no assignment cast from this type to the column's.
+#[derive(Debug, Clone, Copy)]
+pub struct NoCast {
+    /// OID of the value's type.
+    pub from: pg_sys::Oid,
+}
+
+/// A value that is not NULL, kept in memory of its own, so that it outlives every transaction.
+#[derive(Debug)]
+pub struct Constant {
+    column_type: ColumnType,
+    by_value: Option<pg_sys::Datum>,
+    /// Words rather than bytes, so that any type's alignment is kept.
+    by_reference: Vec<u64>,
+    bytes: usize,
+}
+
+impl Constant {
+    /// Reads `text` as the column's type would read a literal, domain constraints included.
+    ///
+    /// # Errors
+    /// PostgreSQL's own, such as 22P02 or 22001. `None` if the type makes NULL of the text.
+    pub fn from_text(text: &str, column_type: ColumnType) -> Option<Self> {
+        let text = CString::new(text).ok()?;
+        let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        // SAFETY: the out-parameters are valid and the text is NUL-terminated and may be written to by the function.
+        unsafe {
+            pg_sys::getTypeInputInfo(column_type.oid, &mut input, &mut parameter);
+            let text = pg_sys::pstrdup(text.as_ptr());
+            let datum = pg_sys::OidInputFunctionCall(input, text, parameter, column_type.modifier);
+            Some(Self::copy(datum, column_type))
+        }
+    }
+
+    /// Converts a value of another type as an INSERT would: by assignment casts.
+    ///
+    /// `None` if the cast makes NULL of it.
+    ///
+    /// # Errors
+    /// [`NoCast`], and PostgreSQL's own for a value that does not fit, such as 22003, 22001 or 23514.
+    pub fn from_value(
+        datum: pg_sys::Datum,
+        from: pg_sys::Oid,
+        column_type: ColumnType,
+    ) -> Result<Option<Self>, NoCast> {
+        // SAFETY: the datum is of type `from`; the nodes live in the current memory context, and the executor state
+        // is freed after its result has been copied.
+        unsafe {
+            let layout = ColumnType {
+                oid: from,
+                modifier: -1,
+            }
+            .layout();
+            let literal = pg_sys::makeConst(
+                from,
+                -1,
+                pg_sys::get_typcollation(from),
+                layout.length.into(),
+                datum,
+                false,
+                layout.by_value,
+            );
+            let expression = pg_sys::coerce_to_target_type(
+                std::ptr::null_mut(),
+                literal.cast(),
+                from,
+                column_type.oid,
+                column_type.modifier,
+                pg_sys::CoercionContext::COERCION_ASSIGNMENT,
+                pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+                -1,
+            );
+            if expression.is_null() {
+                return Err(NoCast { from });
+            }
+            let executor = pg_sys::CreateExecutorState();
+            let state = pg_sys::ExecPrepareExpr(expression.cast(), executor);
+            let context = pg_sys::MakePerTupleExprContext(executor);
+            let mut null = true;
+            let result = pg_sys::ExecEvalExpr(state, context, &mut null);
+            let constant = (!null).then(|| Self::copy(result, column_type));
+            pg_sys::FreeExecutorState(executor);
+            Ok(constant)
+        }
+    }
+
+    /// # Safety
+    /// `datum` is a value of the column's type that is not NULL.
+    unsafe fn copy(datum: pg_sys::Datum, column_type: ColumnType) -> Self {
+        let layout = column_type.layout();
+        if layout.by_value {
+            return Constant {
+                column_type,
+                by_value: Some(datum),
+                by_reference: vec![],
+                bytes: layout.length as usize,
+            };
+        }
+        // SAFETY: a datum by reference points to as many bytes as its type's length or its own header says.
+        unsafe {
+            let (source, bytes): (*const u8, usize) = match layout.length {
+                -1 => {
+                    let flat = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+                    (flat.cast(), pgrx::varlena::varsize_any(flat))
+                }
+                -2 => {
+                    let text: *const std::ffi::c_char = datum.cast_mut_ptr();
+                    (text.cast(), CStr::from_ptr(text).count_bytes() + 1)
+                }
+                length => (datum.cast_mut_ptr::<u8>().cast_const(), length as usize),
+            };
+            let mut by_reference = vec![0u64; bytes.div_ceil(8)];
+            std::ptr::copy_nonoverlapping(source, by_reference.as_mut_ptr().cast(), bytes);
+            Constant {
+                column_type,
+                by_value: None,
+                by_reference,
+                bytes,
+            }
+        }
+    }
+
+    /// The OID of its type.
+    pub fn type_oid(&self) -> pg_sys::Oid {
+        self.column_type.oid
+    }
+
+    /// The value, for PostgreSQL to read while `self` lives.
+    pub fn datum(&self) -> pg_sys::Datum {
+        self.by_value
+            .unwrap_or_else(|| pg_sys::Datum::from(self.by_reference.as_ptr()))
+    }
+
+    /// Bytes it takes in a row, alignment not included; a short varlena has a header of one byte.
+    pub fn stored_bytes(&self) -> usize {
+        const LONGEST_SHORT: usize = 126 + 4 - 1;
+        let is_varlena = self.column_type.layout().length == -1;
+        if is_varlena && self.bytes <= LONGEST_SHORT {
+            self.bytes - 3
+        } else {
+            self.bytes
+        }
+    }
+
+    /// The value as its type writes it.
+    pub fn to_text(&self) -> String {
+        let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: the out-parameters are valid; the value is of the type that the function belongs to.
+        unsafe {
+            pg_sys::getTypeOutputInfo(self.column_type.oid, &mut output, &mut is_varlena);
+            let text = pg_sys::OidOutputFunctionCall(output, self.datum());
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+}

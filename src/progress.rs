@@ -1,0 +1,169 @@
+//! What a run tells its user while it goes on and when it ends.
+
+use std::time::{Duration, Instant};
+
+use crate::job;
+use crate::pg::message;
+use crate::settings;
+
+/// Counts what a run has done and says so from time to time.
+pub struct Report {
+    table: String,
+    began: Instant,
+    last_said: Instant,
+    total: job::Progress,
+    /// Blocks of all leaf tables that this run has yet to go over when it starts.
+    blocks_to_do: u64,
+    blocks_done: u64,
+}
+
+impl Report {
+    /// A report on a run over `blocks_to_do` blocks of `table`.
+    pub fn new(table: &str, blocks_to_do: u64) -> Self {
+        let now = Instant::now();
+        Report {
+            table: table.into(),
+            began: now,
+            last_said: now,
+            total: job::Progress::default(),
+            blocks_to_do,
+            blocks_done: 0,
+        }
+    }
+
+    /// Counts one batch, and says how things stand if it is time to.
+    pub fn batch(&mut self, progress: &job::Progress) {
+        self.total.rows += progress.rows;
+        self.total.hot += progress.hot;
+        self.total.batches += progress.batches;
+        self.total.wal += progress.wal;
+        let due = settings::progress_interval();
+        if due.is_some_and(|interval| self.last_said.elapsed() >= interval) {
+            self.last_said = Instant::now();
+            message::notice(self.line(self.began.elapsed()), None);
+        }
+    }
+
+    /// Counts blocks of the first round as done.
+    pub fn blocks_done(&mut self, blocks: u64) {
+        self.blocks_done += blocks;
+    }
+
+    /// Rows filled so far.
+    pub fn rows(&self) -> u64 {
+        self.total.rows
+    }
+
+    fn line(&self, elapsed: Duration) -> String {
+        let share = share(self.blocks_done, self.blocks_to_do);
+        let left = match time_left(elapsed, share) {
+            Some(left) => format!("about {} left", seconds(left)),
+            None => "time left not known yet".into(),
+        };
+        format!(
+            "\"{}\": {:.1} % done, {} rows filled, {:.0} rows/s, {left}",
+            self.table,
+            100.0 * share,
+            self.total.rows,
+            self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
+        )
+    }
+
+    /// The last message of a run: what it did and what it cost.
+    pub fn summary(&self, before: Sizes, after: Sizes) -> String {
+        let elapsed = self.began.elapsed();
+        format!(
+            "\"{}\": filled {} rows in {} batches and {} ({:.0} rows/s), {:.0} % by HOT updates, \
+             heap {}, indexes {}, {} of WAL",
+            self.table,
+            self.total.rows,
+            self.total.batches,
+            seconds(elapsed),
+            self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
+            100.0 * share(self.total.hot, self.total.rows.max(1)),
+            growth(before.heap, after.heap),
+            growth(before.indexes, after.indexes),
+            bytes(self.total.wal),
+        )
+    }
+}
+
+/// Bytes that a table takes on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Its main fork, all leaves together.
+    pub heap: i64,
+    /// All its indexes.
+    pub indexes: i64,
+}
+
+fn share(done: u64, of: u64) -> f64 {
+    if of == 0 {
+        1.0
+    } else {
+        (done as f64 / of as f64).min(1.0)
+    }
+}
+
+fn time_left(elapsed: Duration, share: f64) -> Option<Duration> {
+    (share > 0.0).then(|| elapsed.mul_f64((1.0 - share) / share))
+}
+
+fn seconds(time: Duration) -> String {
+    let whole = time.as_secs();
+    match whole {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn growth(before: i64, after: i64) -> String {
+    if before == 0 {
+        return format!("{:+} bytes", after);
+    }
+    format!("{:+.1} %", 100.0 * (after - before) as f64 / before as f64)
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 10_240.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.0} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_percent_rate_and_time_left() {
+        let mut report = Report::new("large_user", 400);
+        report.blocks_done(100);
+        report.total.rows = 5_000;
+        assert_eq!(
+            report.line(Duration::from_secs(10)),
+            "\"large_user\": 25.0 % done, 5000 rows filled, 500 rows/s, about 30.0 s left"
+        );
+    }
+
+    #[test]
+    fn nothing_done_yet_promises_nothing() {
+        let report = Report::new("t", 400);
+        assert!(report.line(Duration::from_secs(1)).ends_with("time left not known yet"));
+    }
+
+    #[test]
+    fn times_and_sizes_read_well() {
+        assert_eq!(seconds(Duration::from_secs(75)), "1 min 15 s");
+        assert_eq!(seconds(Duration::from_secs(7322)), "2 h 2 min");
+        assert_eq!(bytes(342 * 1024 * 1024), "342 MB");
+        assert_eq!(bytes(17), "17 bytes");
+        assert_eq!(growth(200, 226), "+13.0 %");
+        assert_eq!(growth(0, 8192), "+8192 bytes");
+    }
+}

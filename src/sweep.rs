@@ -1,0 +1,394 @@
+//! Pure: windows of consecutive blocks, the passes over each, and when to stop hoping for HOT updates.
+//!
+//! A window is swept in passes. Between two passes the versions that the first one left dead are pruned, which
+//! needs every other transaction's snapshot to have moved on; a window is long enough to give them time for that.
+
+use std::ops::Range;
+
+use crate::page::{Page, Taking};
+
+/// Blocks of the first window: 8 MB.
+pub const FIRST_WINDOW: u32 = 1024;
+/// Windows double while the xmin horizon lags, up to 128 MB.
+pub const LARGEST_WINDOW: u32 = 16 * 1024;
+/// After so many passes over one window, whatever is left is taken at once.
+const MOST_PASSES: u32 = 40;
+/// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
+const OFFSET_WORDS: usize = 10;
+
+/// Where a row version lies: block number and offset number, as in `ctid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tid {
+    /// Block number, from 0.
+    pub block: u32,
+    /// Offset number, from 1.
+    pub offset: u16,
+}
+
+/// How the rows of a table are best updated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Method {
+    /// HOT updates are possible: recycle pages, evicting this share of a full page's rows.
+    Recycle {
+        /// Between 0 and 1.
+        evict: f64,
+    },
+    /// Every new version goes wherever PostgreSQL puts it; one pass does.
+    OnePass,
+}
+
+impl Method {
+    /// The method for a table on which a moved row costs `index_cost` index entries of a plain B-tree.
+    ///
+    /// Few indexes make moving cheap against another pass over the window, many make it dear. The curve goes
+    /// through the shares that were fastest in `make bench` with one and with four indexes.
+    pub fn for_index_cost(index_cost: f64) -> Method {
+        Method::Recycle {
+            evict: 1.0 / (2.0 + 1.75 * index_cost.max(0.0)),
+        }
+    }
+}
+
+/// The blocks that one round of a backfill goes over.
+#[derive(Debug, Clone)]
+pub enum Blocks {
+    /// All blocks of the table from the first to before the second.
+    Range(Range<u32>),
+    /// Only these, ascending.
+    List(Vec<u32>),
+}
+
+impl Blocks {
+    /// Takes the next `most` blocks off the front; empty when none is left.
+    pub fn next_window(&mut self, most: u32) -> Vec<u32> {
+        match self {
+            Blocks::Range(range) => {
+                let end = range.start.saturating_add(most).min(range.end);
+                let window = (range.start..end).collect();
+                range.start = end.max(range.start);
+                window
+            }
+            Blocks::List(blocks) => {
+                let rest = blocks.split_off(blocks.len().min(most as usize));
+                std::mem::replace(blocks, rest)
+            }
+        }
+    }
+}
+
+/// Offsets of one page, as a set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Offsets([u32; OFFSET_WORDS]);
+
+impl Offsets {
+    fn insert(&mut self, offset: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(offset / 32)) {
+            *word |= 1 << (offset % 32);
+        }
+    }
+
+    fn contains(&self, offset: u16) -> bool {
+        self.0
+            .get(usize::from(offset / 32))
+            .is_some_and(|word| word & (1 << (offset % 32)) != 0)
+    }
+}
+
+/// One window, being swept.
+///
+/// A row that a statement was asked to fill and that is there unfilled afterwards refused (the filter or a NULL
+/// result kept it out): it is remembered and not asked again while the window lasts.
+#[derive(Debug)]
+pub struct Window {
+    blocks: Vec<u32>,
+    tried: Vec<Offsets>,
+    method: Method,
+    pass: u32,
+    cursor: usize,
+    left: usize,
+    busy: Vec<Tid>,
+}
+
+impl Window {
+    /// A window over `blocks`, which are in ascending order.
+    pub fn new(blocks: Vec<u32>, method: Method) -> Self {
+        Window {
+            tried: vec![Offsets::default(); blocks.len()],
+            blocks,
+            method,
+            pass: 0,
+            cursor: 0,
+            left: 0,
+            busy: vec![],
+        }
+    }
+
+    /// First and last block, or `None` for an empty window.
+    pub fn bounds(&self) -> Option<(u32, u32)> {
+        Some((*self.blocks.first()?, *self.blocks.last()?))
+    }
+
+    /// The next block to look at in this pass, or `None` at its end.
+    pub fn next_block(&mut self) -> Option<u32> {
+        let block = self.blocks.get(self.cursor).copied();
+        self.cursor += usize::from(block.is_some());
+        block
+    }
+
+    /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
+    pub fn choose(&mut self, block: u32, mut page: Page) -> Vec<Tid> {
+        let Ok(index) = self.blocks.binary_search(&block) else {
+            return vec![];
+        };
+        let tried = &self.tried[index];
+        page.rows.retain(|row| !tried.contains(row.offset));
+        let taken = page.take(self.taking());
+        self.left += page.rows.len() - taken;
+        self.busy
+            .extend(page.busy.iter().map(|&offset| Tid { block, offset }));
+        page.rows[..taken]
+            .iter()
+            .map(|row| Tid {
+                block,
+                offset: row.offset,
+            })
+            .collect()
+    }
+
+    /// Tells that a statement was asked to fill these rows and went through.
+    pub fn tried(&mut self, tids: &[Tid]) {
+        for tid in tids {
+            if let Ok(index) = self.blocks.binary_search(&tid.block) {
+                self.tried[index].insert(tid.offset);
+            }
+        }
+    }
+
+    /// Tells that the statement for these rows was undone: they come up again in the next pass.
+    pub fn undone(&mut self, tids: &[Tid]) {
+        self.left += tids.len();
+    }
+
+    /// Stops hoping for HOT updates in this window.
+    pub fn give_up_recycling(&mut self) {
+        self.method = Method::OnePass;
+    }
+
+    /// Ends the pass; `true` when another one is needed for rows that were left.
+    pub fn next_pass(&mut self) -> bool {
+        let more = self.left > 0 && self.pass < MOST_PASSES;
+        if more {
+            self.pass += 1;
+            self.cursor = 0;
+            self.left = 0;
+            self.busy.clear();
+        }
+        more
+    }
+
+    /// The rows that other transactions held when the last pass came by.
+    pub fn into_busy(self) -> Vec<Tid> {
+        self.busy
+    }
+
+    fn taking(&self) -> Taking {
+        match self.method {
+            Method::Recycle { .. } if self.pass + 1 >= MOST_PASSES => Taking::Everything,
+            Method::Recycle { evict } if self.pass == 0 => Taking::Recycle { evict },
+            Method::Recycle { evict } => Taking::Recycle { evict: evict / 2.0 },
+            Method::OnePass => Taking::Everything,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::{LINE_POINTER, Row};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// A heap page in miniature: rows of one size, filled in place where they fit, pruned between passes.
+    #[derive(Debug, Clone)]
+    struct Model {
+        unfilled: Vec<u16>,
+        size: usize,
+        growth: usize,
+        free: usize,
+        dead: usize,
+        pointers: usize,
+    }
+
+    impl Model {
+        fn look(&self) -> Page {
+            Page {
+                free: self.free,
+                line_pointers: self.pointers,
+                rows: self
+                    .unfilled
+                    .iter()
+                    .map(|&offset| Row {
+                        offset,
+                        size: self.size,
+                        filled_size: self.size + self.growth,
+                    })
+                    .collect(),
+                busy: vec![],
+            }
+        }
+
+        /// Fills a row; returns whether it could stay on its page.
+        fn fill(&mut self, offset: u16) -> bool {
+            self.unfilled.retain(|&o| o != offset);
+            self.dead += self.size;
+            let needed = self.size + self.growth + LINE_POINTER;
+            let stays = needed <= self.free && self.pointers > 0;
+            if stays {
+                self.free -= needed;
+                self.pointers -= 1;
+            }
+            stays
+        }
+
+        fn prune(&mut self) {
+            self.free += self.dead;
+            self.dead = 0;
+        }
+    }
+
+    fn any_model() -> impl Strategy<Value = Model> {
+        (1u16..200, 3usize..30, 0usize..30, 0usize..2000, 0usize..100).prop_map(
+            |(rows, size, growth, free, pointers)| Model {
+                unfilled: (1..=rows).collect(),
+                size: size * 8,
+                growth: growth * 8,
+                free,
+                dead: 0,
+                pointers,
+            },
+        )
+    }
+
+    /// Sweeps the models to the end; returns how often each row was filled, and how many passes that took.
+    fn sweep(pages: &mut [Model], method: Method) -> (BTreeMap<Tid, u32>, u32) {
+        let mut filled = BTreeMap::new();
+        let mut passes = 0;
+        let mut window = Window::new((0..pages.len() as u32).collect(), method);
+        loop {
+            passes += 1;
+            while let Some(block) = window.next_block() {
+                let model = &mut pages[block as usize];
+                let tids = window.choose(block, model.look());
+                for tid in &tids {
+                    model.fill(tid.offset);
+                    *filled.entry(*tid).or_insert(0) += 1;
+                }
+                window.tried(&tids);
+            }
+            pages.iter_mut().for_each(Model::prune);
+            if !window.next_pass() {
+                return (filled, passes);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn takes_every_row_exactly_once(
+            mut pages in prop::collection::vec(any_model(), 1..6),
+            index_cost in 0.0f64..20.0,
+        ) {
+            let rows: usize = pages.iter().map(|p| p.unfilled.len()).sum();
+            let (filled, passes) = sweep(&mut pages, Method::for_index_cost(index_cost));
+            prop_assert_eq!(filled.len(), rows);
+            prop_assert!(filled.values().all(|&times| times == 1));
+            prop_assert!(pages.iter().all(|p| p.unfilled.is_empty()));
+            prop_assert!(passes <= MOST_PASSES + 1);
+        }
+
+        #[test]
+        fn one_pass_is_one_pass(mut pages in prop::collection::vec(any_model(), 1..6)) {
+            let (_, passes) = sweep(&mut pages, Method::OnePass);
+            prop_assert_eq!(passes, 1);
+        }
+
+        #[test]
+        fn windows_cover_each_block_once(start in 0u32..5000, len in 0u32..5000, most in 1u32..700) {
+            let mut blocks = Blocks::Range(start..start + len);
+            let mut seen = vec![];
+            loop {
+                let window = blocks.next_window(most);
+                if window.is_empty() { break }
+                prop_assert!(window.len() <= most as usize);
+                seen.extend(window);
+            }
+            prop_assert_eq!(seen, (start..start + len).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn refusing_rows_do_not_loop(rows in 1u16..200, index_cost in 0.0f64..20.0) {
+            let look = Model {
+                unfilled: (1..=rows).collect(), size: 40, growth: 8, free: 0, dead: 0, pointers: 50,
+            }.look();
+            let mut window = Window::new(vec![7], Method::for_index_cost(index_cost));
+            let mut asked = 0;
+            loop {
+                while let Some(block) = window.next_block() {
+                    let tids = window.choose(block, look.clone());
+                    asked += tids.len();
+                    window.tried(&tids);
+                }
+                if !window.next_pass() { break }
+            }
+            prop_assert_eq!(asked, usize::from(rows));
+        }
+    }
+
+    #[test]
+    fn most_rows_of_a_full_page_stay_on_it() {
+        let rows = 70;
+        let mut page = Model {
+            unfilled: (1..=rows).collect(),
+            size: 112,
+            growth: 8,
+            free: 48,
+            dead: 0,
+            pointers: 221,
+        };
+        let mut stayed = 0;
+        let mut window = Window::new(vec![0], Method::for_index_cost(4.0));
+        loop {
+            while let Some(block) = window.next_block() {
+                for tid in window.choose(block, page.look()) {
+                    stayed += u32::from(page.fill(tid.offset));
+                }
+            }
+            page.prune();
+            if !window.next_pass() {
+                break;
+            }
+        }
+        assert!(stayed >= 60, "{stayed} of {rows} rows stayed");
+    }
+
+    #[test]
+    fn undone_rows_come_up_again() {
+        let look = Page {
+            free: 5000,
+            line_pointers: 100,
+            rows: vec![Row {
+                offset: 3,
+                size: 40,
+                filled_size: 48,
+            }],
+            busy: vec![],
+        };
+        let mut window = Window::new(vec![0], Method::for_index_cost(1.0));
+        let block = window.next_block().expect("a block");
+        let first = window.choose(block, look.clone());
+        window.undone(&first);
+        assert!(window.next_pass());
+        let block = window.next_block().expect("the block again");
+        assert_eq!(window.choose(block, look), first);
+    }
+}
