@@ -6,18 +6,18 @@ use testenv::{SUPERUSER, Server};
 
 const TEMPLATE: &str = "loaded";
 
-/// Loads the template that every copy is made of.
-pub fn load(server: &Server, loader: impl FnOnce(&mut Client) -> Result<()>) -> Result<()> {
+/// Loads the template that every copy is made of and returns what the loader does.
+pub fn load<T>(server: &Server, loader: impl FnOnce(&mut Client) -> Result<T>) -> Result<T> {
     remove(server, TEMPLATE)?;
     server.create_database(TEMPLATE)?;
     let mut client = server.connect_as(SUPERUSER, TEMPLATE)?;
-    loader(&mut client).context("could not load the tables")?;
+    let loaded = loader(&mut client).context("could not load the tables")?;
     client.close()?;
     // Autovacuum must not change the template between two copies.
     server.connect()?.batch_execute(&format!(
         "ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false"
     ))?;
-    Ok(())
+    Ok(loaded)
 }
 
 /// Makes a fresh copy, physically identical to the template, in place of an earlier one.

@@ -77,7 +77,7 @@ fn show(arguments: &Arguments) -> Result<()> {
         "\n== Side by side: {} rows ==\n",
         count(arguments.rows as f64)
     );
-    println!("{}", compare(&outcomes[0], &outcomes[1]));
+    print!("{}", compare(&outcomes[0], &outcomes[1]));
     Ok(())
 }
 

@@ -1,0 +1,154 @@
+//! Compares ways to fill a column on identical copies of a table.
+
+mod comparison;
+mod trial;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bench::report::count;
+use bench::strategy::Strategy;
+use clap::{Parser, ValueEnum};
+use testenv::{Options, Server};
+
+use trial::Trial;
+
+/// Compares ways to fill a column on identical copies of a table.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Rows of the table; several sizes are measured one after the other
+    #[arg(long, value_delimiter = ',', default_value = "1000000")]
+    rows: Vec<u64>,
+    /// Runs of every strategy; medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Strategies to compare
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = all_strategies())]
+    strategies: Vec<Strategy>,
+    /// Rows per batch
+    #[arg(long, default_value_t = 10_000)]
+    batch_size: i64,
+    /// Secondary indexes; the first is on random UUIDs
+    #[arg(long, default_value_t = 3)]
+    indexes: usize,
+    /// Bytes per row, about; not less than 100
+    #[arg(long, default_value_t = 100)]
+    row_width: usize,
+    /// Also index the column that is filled, which rules HOT updates out
+    #[arg(long)]
+    index_column: bool,
+    /// Run an application of so many transactions per second meanwhile
+    #[arg(long, value_name = "TPS")]
+    live: Option<u32>,
+    /// Connections of the application
+    #[arg(long, default_value_t = 8)]
+    clients: u32,
+    /// Report how much the memory of the backend grows
+    #[arg(long)]
+    memory: bool,
+    /// The server's shared_buffers
+    #[arg(long, default_value = "1GB")]
+    shared_buffers: String,
+    /// Turn autovacuum off
+    #[arg(long)]
+    no_autovacuum: bool,
+    /// Also write every trial to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    testenv::run(|| compare(&arguments))
+}
+
+fn all_strategies() -> Vec<Strategy> {
+    Strategy::value_variants().to_vec()
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    let settings = settings(arguments);
+    let options = settings
+        .iter()
+        .fold(Options::default(), |options, (name, value)| {
+            options.set(name, value)
+        });
+    let server = Server::start(options)?;
+    if arguments.strategies.contains(&Strategy::SafeBackfill) {
+        bench::ensure_extension(&server)?;
+    }
+    describe(&server, arguments, &settings)?;
+    let mut trials = Vec::new();
+    for &rows in &arguments.rows {
+        let measured = trial::measure_size(&server, arguments, rows)?;
+        println!("\n{} rows\n", count(rows as f64));
+        print!("{}", comparison::of_strategies(&measured, arguments));
+        trials.extend(measured);
+    }
+    if arguments.rows.len() > 1 {
+        print!(
+            "\nRows per second\n\n{}",
+            comparison::of_sizes(&trials, arguments)
+        );
+    }
+    if let Some(path) = &arguments.json {
+        write_json(path, &trials)?;
+    }
+    Ok(())
+}
+
+fn settings(arguments: &Arguments) -> Vec<(&'static str, &str)> {
+    vec![
+        ("shared_buffers", &arguments.shared_buffers),
+        ("max_wal_size", "8GB"),
+        ("checkpoint_timeout", "30min"),
+        ("wal_level", "replica"),
+        ("fsync", "on"),
+        ("synchronous_commit", "on"),
+        (
+            "autovacuum",
+            if arguments.no_autovacuum { "off" } else { "on" },
+        ),
+    ]
+}
+
+fn describe(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -> Result<()> {
+    let version: String = server
+        .connect()?
+        .query_one("SHOW server_version", &[])?
+        .get(0);
+    let processors = std::thread::available_parallelism()?;
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    println!(
+        "PostgreSQL {version} on {processors} processors: {}",
+        settings.join(", ")
+    );
+    let column = if arguments.index_column {
+        ", the column indexed"
+    } else {
+        ""
+    };
+    println!(
+        "Rows of about {} bytes, a primary key and {} secondary indexes{column}; batches of {}; rounds: {}",
+        arguments.row_width,
+        arguments.indexes,
+        count(arguments.batch_size as f64),
+        arguments.rounds
+    );
+    if let Some(tps) = arguments.live {
+        println!(
+            "Live traffic: {tps} transactions per second on {} connections",
+            arguments.clients
+        );
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, trials: &[Trial]) -> Result<()> {
+    let text = serde_json::to_string_pretty(trials)?;
+    std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
+}

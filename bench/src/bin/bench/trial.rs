@@ -1,0 +1,136 @@
+//! One run of a strategy on a fresh copy of the table.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bench::contents::Contents;
+use bench::copy;
+use bench::figures::{Figures, Watch, hot_share};
+use bench::memory::Sampler;
+use bench::report::{count, seconds};
+use bench::strategy::{Job, Strategy};
+use bench::table::Table;
+use bench::traffic::{Load, Tally, Traffic};
+use postgres::Client;
+use serde::Serialize;
+use testenv::{SUPERUSER, Server};
+
+use crate::Arguments;
+
+const COPY: &str = "bench";
+/// Traffic before a run, so that connections and caches are warm.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// One run of a strategy.
+#[derive(Debug, Serialize)]
+pub struct Trial {
+    pub rows: u64,
+    pub round: usize,
+    pub strategy: Strategy,
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// Measures every strategy in every round on a table of so many rows.
+pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result<Vec<Trial>> {
+    eprintln!("loading {} rows", count(rows as f64));
+    let table = Table {
+        name: "t".into(),
+        rows,
+        indexes: arguments.indexes,
+        row_width: arguments.row_width,
+    };
+    let contents = copy::load(server, |client| {
+        table.load(client)?;
+        table.prepare(client, arguments.index_column)?;
+        for strategy in &arguments.strategies {
+            strategy.prepare(client)?;
+        }
+        Contents::of(client, &table)
+    })?;
+
+    let mut trials = Vec::new();
+    for round in 0..arguments.rounds {
+        // Another one begins each round, so that none always follows the same one.
+        let mut strategies = arguments.strategies.clone();
+        strategies.rotate_left(round % arguments.strategies.len());
+        for strategy in strategies {
+            let figures = measure(server, arguments, strategy, &table, &contents)
+                .with_context(|| format!("\"{}\" failed", strategy.title()))?;
+            eprintln!(
+                "round {}: {}: {}",
+                round + 1,
+                strategy.title(),
+                seconds(figures.seconds)
+            );
+            trials.push(Trial {
+                rows,
+                round: round + 1,
+                strategy,
+                figures,
+            });
+        }
+    }
+    Ok(trials)
+}
+
+fn measure(
+    server: &Server,
+    arguments: &Arguments,
+    strategy: Strategy,
+    table: &Table,
+    contents: &Contents,
+) -> Result<Figures> {
+    copy::make(server, COPY)?;
+    let mut monitor = server.connect_as(SUPERUSER, COPY)?;
+    let mut client = server.connect_as(SUPERUSER, COPY)?;
+    let load = start_load(server, arguments, table)?;
+    let sampler = start_sampler(&mut client, arguments)?;
+
+    let watch = Watch::start(&mut monitor, &table.name)?;
+    let job = Job {
+        table: &table.name,
+        batch_size: arguments.batch_size,
+    };
+    strategy.run(&mut client, job)?;
+    let watched = watch.stop(&mut monitor, &table.name)?;
+
+    let mut figures = watched.figures;
+    if let Some(sampler) = sampler {
+        figures.memory_kilobytes = Some(sampler.stop()? as f64);
+    }
+    client.close()?;
+    let mut written = Tally::default();
+    if let Some(load) = load {
+        let log = load.settle_and_stop(watched.from, watched.to)?;
+        log.ensure_complete()?;
+        written = log.tally();
+        figures.latency = Some(log.latency(watched.from, watched.to));
+    }
+    figures.hot_share = hot_share(&mut monitor, &table.name)?;
+    contents.verify(&mut monitor, table, &written)?;
+    copy::remove(server, COPY)?;
+    Ok(figures)
+}
+
+fn start_load(server: &Server, arguments: &Arguments, table: &Table) -> Result<Option<Load>> {
+    let Some(tps) = arguments.live else {
+        return Ok(None);
+    };
+    let traffic = Traffic {
+        tps,
+        clients: arguments.clients,
+        writes_column: true,
+    };
+    let load = traffic.start(server, COPY, table)?;
+    std::thread::sleep(WARM_UP);
+    Ok(Some(load))
+}
+
+fn start_sampler(client: &mut Client, arguments: &Arguments) -> Result<Option<Sampler>> {
+    if !arguments.memory {
+        return Ok(None);
+    }
+    let backend = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    Ok(Some(Sampler::start(backend)?))
+}
