@@ -30,7 +30,8 @@ impl Migration {
             Self::Risky => Ok(()),
             Self::Safe => {
                 console.run("CREATE EXTENSION pg_safe_backfill")?;
-                console.run("SET lock_timeout = '1s'")
+                console.run("SET lock_timeout = '1s'")?;
+                console.run("SET safe_backfill.progress_interval = '1s'")
             }
         }
     }
