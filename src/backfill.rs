@@ -99,7 +99,11 @@ pub fn run(request: &Request) -> Result<(), Error> {
 }
 
 /// Fills leaf by leaf, those that are attached meanwhile too.
-fn fill_leaves(request: &Request, plan: &Plan<'_>, report: &mut Report) -> Result<Vec<pg_sys::Oid>, Error> {
+fn fill_leaves(
+    request: &Request,
+    plan: &Plan<'_>,
+    report: &mut Report,
+) -> Result<Vec<pg_sys::Oid>, Error> {
     let mut done = vec![];
     let mut next = request.target.leaves.clone();
     while !next.is_empty() {
@@ -112,14 +116,22 @@ fn fill_leaves(request: &Request, plan: &Plan<'_>, report: &mut Report) -> Resul
     Ok(done)
 }
 
-fn fill_leaf(plan: &Plan<'_>, report: &mut Report, leaf: pg_sys::Oid) -> Result<Option<End>, Error> {
+fn fill_leaf(
+    plan: &Plan<'_>,
+    report: &mut Report,
+    leaf: pg_sys::Oid,
+) -> Result<Option<End>, Error> {
     match Leaf::open(plan, report, leaf)? {
         Some(leaf) => leaf.fill().map(Some),
         None => Ok(None),
     }
 }
 
-fn attached_since(request: &Request, job: &Job, done: &[pg_sys::Oid]) -> Result<Vec<pg_sys::Oid>, Error> {
+fn attached_since(
+    request: &Request,
+    job: &Job,
+    done: &[pg_sys::Oid],
+) -> Result<Vec<pg_sys::Oid>, Error> {
     let mut leaves = target::leaves(request.target.table);
     leaves.retain(|leaf| !done.contains(leaf));
     if leaves.is_empty() {
@@ -139,7 +151,9 @@ fn say_default(target: &Target) {
                 "column \"{}\" of table \"{}\" has no default: rows inserted without it are NULL again",
                 target.column, target.table_name
             ),
-            Some("Give new rows a value first: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ... takes no time."),
+            Some(
+                "Give new rows a value first: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ... takes no time.",
+            ),
         );
     }
 }

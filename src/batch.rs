@@ -74,7 +74,9 @@ impl Meter {
     fn stop(&self, rows: u64) -> Progress {
         Progress {
             rows,
-            hot: (usage::hot_updates(self.table) - self.hot).max(0).unsigned_abs(),
+            hot: (usage::hot_updates(self.table) - self.hot)
+                .max(0)
+                .unsigned_abs(),
             batches: u64::from(rows > 0),
             wal: usage::wal_bytes().saturating_sub(self.wal),
             active: self.began.elapsed(),
@@ -97,7 +99,9 @@ pub fn fill(
     let mut total = Updated::default();
     let mut outcome = Outcome::default();
     let mut done = 0;
-    while let Some(rows) = pace.next_statement(limits.rows, done, meter.began.elapsed(), limits.time) {
+    while let Some(rows) =
+        pace.next_statement(limits.rows, done, meter.began.elapsed(), limits.time)
+    {
         choose(ground, window, taken, rows);
         let tids: Vec<Tid> = taken.drain(..rows.min(taken.len())).collect();
         if tids.is_empty() {

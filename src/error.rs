@@ -74,7 +74,9 @@ pub enum Error {
         value_type: String,
     },
     /// A CHECK on this column alone refuses the value.
-    #[error("value for column \"{column}\" of table \"{table}\" violates check constraint \"{constraint}\"")]
+    #[error(
+        "value for column \"{column}\" of table \"{table}\" violates check constraint \"{constraint}\""
+    )]
     CheckViolation {
         table: String,
         column: String,
@@ -101,7 +103,9 @@ pub enum Error {
     #[error("table \"{table}\" was dropped while it was being backfilled")]
     TableDropped { table: String },
     /// Other transactions never let go of their rows.
-    #[error("could not fill {rows} of the rows of table \"{table}\" because other transactions hold locks on them")]
+    #[error(
+        "could not fill {rows} of the rows of table \"{table}\" because other transactions hold locks on them"
+    )]
     RowsLocked {
         table: String,
         rows: i64,
@@ -115,7 +119,8 @@ pub enum Error {
     StoredJob(#[from] serde_json::Error),
 }
 
-const RESUME: &str = "All batches before this were committed. Run the same CALL again to go on from there.";
+const RESUME: &str =
+    "All batches before this were committed. Run the same CALL again to go on from there.";
 
 impl Error {
     /// The SQLSTATE that clients see.
@@ -176,9 +181,7 @@ impl Error {
                 "Call it as a statement of its own: not after BEGIN, not in a function, not in a migration that the tool wraps in a transaction."
             }
             Error::HotStandby { .. } => "Connect to the primary server.",
-            Error::ReadOnly { .. } => {
-                "Set default_transaction_read_only to off for this session."
-            }
+            Error::ReadOnly { .. } => "Set default_transaction_read_only to off for this session.",
             Error::NullArgument { argument: "value" } => {
                 "To compute a value for each row, use safe_backfill_using."
             }
@@ -188,7 +191,9 @@ impl Error {
             Error::NotATable { .. } | Error::ForeignLeaf { .. } => {
                 "Only tables, partitioned tables and inheritance trees of tables can be backfilled."
             }
-            Error::AccessMethod { .. } => "Only tables of the heap access method can be backfilled.",
+            Error::AccessMethod { .. } => {
+                "Only tables of the heap access method can be backfilled."
+            }
             Error::UpdateRule { .. } => "Drop or disable the rule, or use a trigger in its place.",
             Error::ComputedColumn { .. } => {
                 "PostgreSQL fills such a column by itself; there is nothing to backfill."

@@ -34,7 +34,11 @@ impl Filling {
     ///
     /// # Errors
     /// [`Error::CheckViolation`] if a CHECK on this column alone refuses the value; [`Error::NotAnExpression`].
-    pub fn constant(constant: Constant, filter: Option<String>, target: &Target) -> Result<Self, Error> {
+    pub fn constant(
+        constant: Constant,
+        filter: Option<String>,
+        target: &Target,
+    ) -> Result<Self, Error> {
         let filling = Filling {
             recipe: Recipe::Constant(constant.to_text()),
             constant: Some(constant),
@@ -78,10 +82,11 @@ impl Filling {
         let Some(constant) = &self.constant else {
             return Ok(());
         };
-        let checks: Vec<(String, String)> = spi::catalog(CHECKS, &[argument(target.table), argument(target.number)])
-            .iter()
-            .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
-            .collect();
+        let checks: Vec<(String, String)> =
+            spi::catalog(CHECKS, &[argument(target.table), argument(target.number)])
+                .iter()
+                .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
+                .collect();
         for (constraint, check) in checks {
             let sql = format!(
                 "SELECT ({check}) FROM (SELECT $1 AS {}) AS {}",
@@ -184,7 +189,10 @@ impl LeafStatements {
         let (value, volatile) = match &filling.recipe {
             Recipe::Constant(_) => ("$2".to_owned(), false),
             Recipe::Expression(text) => {
-                let probe = Statement::prepare(&format!("SELECT ({text}\n) FROM ONLY {table} AS {alias}"), &[]);
+                let probe = Statement::prepare(
+                    &format!("SELECT ({text}\n) FROM ONLY {table} AS {alias}"),
+                    &[],
+                );
                 (format!("({text}\n)"), probe.is_volatile())
             }
         };
@@ -211,7 +219,8 @@ impl LeafStatements {
             Some(constant) => vec![pg_sys::TIDARRAYOID, constant.type_oid()],
             None => vec![pg_sys::TIDARRAYOID],
         };
-        let unfilled = format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
+        let unfilled =
+            format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
         LeafStatements {
             update: Statement::prepare(&update, &types),
             unfilled: Statement::prepare(

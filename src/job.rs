@@ -176,7 +176,10 @@ impl Job {
             .home
             .execute(&sql, &[argument(self.id), argument(leaf)]);
         let row = rows.first()?;
-        let block = |number| row.get::<i64>(number).and_then(|block| u32::try_from(block).ok());
+        let block = |number| {
+            row.get::<i64>(number)
+                .and_then(|block| u32::try_from(block).ok())
+        };
         Some(Position {
             file_node: row.get(1),
             next_block: block(2).unwrap_or(0),

@@ -80,7 +80,11 @@ impl<'a> Leaf<'a> {
     ///
     /// # Errors
     /// [`Error::TableDropped`], [`Error::ColumnChanged`].
-    pub fn open(plan: &'a Plan<'a>, report: &'a mut Report, oid: pg_sys::Oid) -> Result<Option<Self>, Error> {
+    pub fn open(
+        plan: &'a Plan<'a>,
+        report: &'a mut Report,
+        oid: pg_sys::Oid,
+    ) -> Result<Option<Self>, Error> {
         commit_after(|| {
             let Some(stored) = plan.job.position(oid) else {
                 return Ok(None);
@@ -250,12 +254,20 @@ impl<'a> Leaf<'a> {
     }
 
     /// Goes over `blocks`, window by window. Returns the rows that other transactions held throughout.
-    fn sweep(&mut self, mut blocks: Blocks, first_round: bool) -> Result<Result<Vec<Tid>, Rewritten>, Error> {
+    fn sweep(
+        &mut self,
+        mut blocks: Blocks,
+        first_round: bool,
+    ) -> Result<Result<Vec<Tid>, Rewritten>, Error> {
         let mut busy = vec![];
         loop {
             let blocks = blocks.next_window(self.window_size);
             let count = blocks.len() as u64;
-            let method = if first_round { self.method()? } else { Method::OnePass };
+            let method = if first_round {
+                self.method()?
+            } else {
+                Method::OnePass
+            };
             let mut window = Window::new(blocks, method);
             let Some((first, last)) = window.bounds() else {
                 break;
@@ -315,7 +327,11 @@ impl<'a> Leaf<'a> {
     }
 
     /// One batch in a transaction of its own, or `None` if the table was rewritten since the last.
-    fn batch(&mut self, window: &mut Window, taken: &mut VecDeque<Tid>) -> Result<Option<Outcome>, Error> {
+    fn batch(
+        &mut self,
+        window: &mut Window,
+        taken: &mut VecDeque<Tid>,
+    ) -> Result<Option<Outcome>, Error> {
         pg_settings::reload_if_asked();
         let limits = self.limits();
         let outcome = commit_after(|| {
@@ -426,7 +442,9 @@ impl<'a> Leaf<'a> {
         if let Some((holder, hint)) = holder {
             self.holder_named = true;
             message::notice(
-                format!("old row versions cannot be reused because of {holder}; the table will grow"),
+                format!(
+                    "old row versions cannot be reused because of {holder}; the table will grow"
+                ),
                 Some(&hint),
             );
         }
@@ -501,7 +519,12 @@ impl Prepared {
 
     /// Prepares the statements anew if the table was renamed or moved to another schema: names lead to the statements'
     /// table, and another one may bear the old name by now.
-    fn follow_name(&mut self, plan: &Plan<'_>, oid: pg_sys::Oid, table: &Table) -> Result<(), Error> {
+    fn follow_name(
+        &mut self,
+        plan: &Plan<'_>,
+        oid: pg_sys::Oid,
+        table: &Table,
+    ) -> Result<(), Error> {
         let name = leaf_name(table);
         if name != self.name {
             self.statements = prepare_statements(plan, oid, &name);
@@ -522,11 +545,19 @@ fn leaf_name(table: &Table) -> LeafName {
     LeafName { schema, name }
 }
 
-fn find_column(plan: &Plan<'_>, oid: pg_sys::Oid, table: &Table, name: &LeafName) -> Result<Column, Error> {
+fn find_column(
+    plan: &Plan<'_>,
+    oid: pg_sys::Oid,
+    table: &Table,
+    name: &LeafName,
+) -> Result<Column, Error> {
     const NUMBER: &str = "SELECT attnum FROM pg_attribute WHERE attrelid = $1 AND attname = $2::name AND NOT attisdropped";
-    let number: Option<i16> = spi::catalog(NUMBER, &[argument(oid), argument(plan.target.column.as_str())])
-        .first()
-        .and_then(|row| row.get(1));
+    let number: Option<i16> = spi::catalog(
+        NUMBER,
+        &[argument(oid), argument(plan.target.column.as_str())],
+    )
+    .first()
+    .and_then(|row| row.get(1));
     let column = number.and_then(|number| table.column(number));
     match column {
         Some(column) if column.type_oid == plan.target.column_type.oid => Ok(column),
@@ -572,7 +603,9 @@ fn blocks_of(rows: &[Tid]) -> Blocks {
     blocks.sort_unstable();
     blocks.dedup();
     match blocks.as_slice() {
-        [first, .., last] if rows.len() as i64 >= STRAGGLERS => Blocks::Range(*first..last.saturating_add(1)),
+        [first, .., last] if rows.len() as i64 >= STRAGGLERS => {
+            Blocks::Range(*first..last.saturating_add(1))
+        }
         _ => Blocks::List(blocks),
     }
 }

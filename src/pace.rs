@@ -42,11 +42,12 @@ impl Pace {
     /// Tells that a statement of `rows` took `spent`, in a batch that may take `limit` in all.
     pub fn learn(&mut self, rows: usize, spent: Duration, limit: Duration) {
         let share = limit / STATEMENTS;
-        if spent > share {
-            let fitting = rows as f64 * share.as_secs_f64() / spent.as_secs_f64();
-            self.next = (fitting as usize).max(1);
+        let fitting = rows as f64 * share.as_secs_f64() / spent.as_secs_f64().max(1e-9);
+        let fitting = (fitting as usize).max(1);
+        if fitting < rows {
+            self.next = fitting;
         } else if rows >= self.next {
-            self.next = self.next.saturating_mul(GROWTH);
+            self.next = fitting.min(self.next.saturating_mul(GROWTH));
         }
     }
 
@@ -108,6 +109,9 @@ mod tests {
     fn a_stumble_shrinks_the_next_statement() {
         let mut pace = Pace { next: 1000 };
         pace.stumbled();
-        assert_eq!(pace.next_statement(10_000, 0, Duration::ZERO, LIMIT), Some(250));
+        assert_eq!(
+            pace.next_statement(10_000, 0, Duration::ZERO, LIMIT),
+            Some(250)
+        );
     }
 }

@@ -154,7 +154,11 @@ mod tests {
     #[test]
     fn nothing_done_yet_promises_nothing() {
         let report = Report::new("t", 400);
-        assert!(report.line(Duration::from_secs(1)).ends_with("time left not known yet"));
+        assert!(
+            report
+                .line(Duration::from_secs(1))
+                .ends_with("time left not known yet")
+        );
     }
 
     #[test]

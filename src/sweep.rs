@@ -3,6 +3,7 @@
 //! A window is swept in passes. Between two passes the versions that the first one left dead are pruned, which
 //! needs every other transaction's snapshot to have moved on; a window is long enough to give them time for that.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::page::{Page, Taking};
@@ -13,6 +14,8 @@ pub const FIRST_WINDOW: u32 = 1024;
 pub const LARGEST_WINDOW: u32 = 16 * 1024;
 /// After so many passes over one window, whatever is left is taken at once.
 const MOST_PASSES: u32 = 40;
+/// When less than one row in so many is left in a window, another pass costs more than moving them.
+const WORTH_A_PASS: usize = 50;
 /// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
 const OFFSET_WORDS: usize = 10;
 
@@ -40,11 +43,11 @@ pub enum Method {
 impl Method {
     /// The method for a table on which a moved row costs `index_cost` index entries of a plain B-tree.
     ///
-    /// Few indexes make moving cheap against another pass over the window, many make it dear. The curve goes
-    /// through the shares that were fastest in `make bench` with one and with four indexes.
+    /// Without indexes moving is cheap, and a third saves passes. A B-tree leaf is built 90 % full: a ninth of the
+    /// rows moved leaves it room for their second entries, a third makes nearly every leaf split (`make bench`).
     pub fn for_index_cost(index_cost: f64) -> Method {
         Method::Recycle {
-            evict: 1.0 / (2.0 + 1.75 * index_cost.max(0.0)),
+            evict: 1.0 / (3.0 + 6.0 * index_cost.clamp(0.0, 1.0)),
         }
     }
 }
@@ -100,66 +103,87 @@ impl Offsets {
 /// result kept it out): it is remembered and not asked again while the window lasts.
 #[derive(Debug)]
 pub struct Window {
-    blocks: Vec<u32>,
-    tried: Vec<Offsets>,
+    pages: Vec<Visited>,
     method: Method,
     pass: u32,
     cursor: usize,
+    /// Rows that the first pass saw.
+    rows: usize,
+    /// Rows that this pass left for the next.
     left: usize,
-    busy: Vec<Tid>,
+    busy: BTreeSet<Tid>,
+}
+
+/// What a window remembers of one page.
+#[derive(Debug)]
+struct Visited {
+    block: u32,
+    tried: Offsets,
+    left: bool,
 }
 
 impl Window {
     /// A window over `blocks`, which are in ascending order.
     pub fn new(blocks: Vec<u32>, method: Method) -> Self {
+        let visited = |block| Visited {
+            block,
+            tried: Offsets::default(),
+            left: true,
+        };
         Window {
-            tried: vec![Offsets::default(); blocks.len()],
-            blocks,
+            pages: blocks.into_iter().map(visited).collect(),
             method,
             pass: 0,
             cursor: 0,
+            rows: 0,
             left: 0,
-            busy: vec![],
+            busy: BTreeSet::new(),
         }
     }
 
     /// First and last block, or `None` for an empty window.
     pub fn bounds(&self) -> Option<(u32, u32)> {
-        Some((*self.blocks.first()?, *self.blocks.last()?))
+        Some((self.pages.first()?.block, self.pages.last()?.block))
     }
 
-    /// The next block to look at in this pass, or `None` at its end.
+    /// The next block to look at in this pass, or `None` at its end; pages without rows to fill are passed over.
     pub fn next_block(&mut self) -> Option<u32> {
-        let block = self.blocks.get(self.cursor).copied();
-        self.cursor += usize::from(block.is_some());
-        block
+        let skipped = self.pages[self.cursor..]
+            .iter()
+            .position(|page| page.left)?;
+        let page = &mut self.pages[self.cursor + skipped];
+        self.cursor += skipped + 1;
+        page.left = false;
+        Some(page.block)
     }
 
     /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
     pub fn choose(&mut self, block: u32, mut page: Page) -> Vec<Tid> {
-        let Ok(index) = self.blocks.binary_search(&block) else {
+        let taking = self.taking();
+        let Some(visited) = self.page_mut(block) else {
             return vec![];
         };
-        let tried = &self.tried[index];
-        page.rows.retain(|row| !tried.contains(row.offset));
-        let taken = page.take(self.taking());
-        self.left += page.rows.len() - taken;
-        self.busy
-            .extend(page.busy.iter().map(|&offset| Tid { block, offset }));
+        page.rows.retain(|row| !visited.tried.contains(row.offset));
+        let taken = page.take(taking);
+        let left = page.rows.len() - taken;
+        visited.left |= left > 0;
+        self.left += left;
+        if self.pass == 0 {
+            self.rows += page.rows.len();
+        }
+        let tid = |offset| Tid { block, offset };
+        self.busy.extend(page.busy.into_iter().map(tid));
         page.rows[..taken]
             .iter()
-            .map(|row| Tid {
-                block,
-                offset: row.offset,
-            })
+            .map(|row| tid(row.offset))
             .collect()
     }
 
     /// Tells that a statement was asked to fill these rows and went through.
     pub fn tried(&mut self, tids: &[Tid]) {
         for tid in tids {
-            if let Ok(index) = self.blocks.binary_search(&tid.block) {
-                self.tried[index].insert(tid.offset);
+            if let Some(page) = self.page_mut(tid.block) {
+                page.tried.insert(tid.offset);
             }
         }
     }
@@ -167,6 +191,11 @@ impl Window {
     /// Tells that the statement for these rows was undone: they come up again in the next pass.
     pub fn undone(&mut self, tids: &[Tid]) {
         self.left += tids.len();
+        for tid in tids {
+            if let Some(page) = self.page_mut(tid.block) {
+                page.left = true;
+            }
+        }
     }
 
     /// Stops hoping for HOT updates in this window.
@@ -176,24 +205,30 @@ impl Window {
 
     /// Ends the pass; `true` when another one is needed for rows that were left.
     pub fn next_pass(&mut self) -> bool {
-        let more = self.left > 0 && self.pass < MOST_PASSES;
-        if more {
-            self.pass += 1;
-            self.cursor = 0;
-            self.left = 0;
-            self.busy.clear();
+        if self.left == 0 || self.pass >= MOST_PASSES {
+            return false;
         }
-        more
+        if self.left * WORTH_A_PASS < self.rows || self.pass + 2 > MOST_PASSES {
+            self.give_up_recycling();
+        }
+        self.pass += 1;
+        self.cursor = 0;
+        self.left = 0;
+        true
     }
 
-    /// The rows that other transactions held when the last pass came by.
+    /// The rows that other transactions held when a pass came by.
     pub fn into_busy(self) -> Vec<Tid> {
-        self.busy
+        self.busy.into_iter().collect()
+    }
+
+    fn page_mut(&mut self, block: u32) -> Option<&mut Visited> {
+        let index = self.pages.binary_search_by_key(&block, |page| page.block);
+        self.pages.get_mut(index.ok()?)
     }
 
     fn taking(&self) -> Taking {
         match self.method {
-            Method::Recycle { .. } if self.pass + 1 >= MOST_PASSES => Taking::Everything,
             Method::Recycle { evict } if self.pass == 0 => Taking::Recycle { evict },
             Method::Recycle { evict } => Taking::Recycle { evict: evict / 2.0 },
             Method::OnePass => Taking::Everything,

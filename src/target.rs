@@ -166,7 +166,10 @@ impl Facts {
 
 impl Attribute {
     fn from_row(row: Row<'_>) -> Option<Self> {
-        let flag = |number| row.get::<String>(number).is_some_and(|text| !text.is_empty());
+        let flag = |number| {
+            row.get::<String>(number)
+                .is_some_and(|text| !text.is_empty())
+        };
         Some(Attribute {
             number: row.get(10)?,
             column_type: ColumnType {

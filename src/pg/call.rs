@@ -24,8 +24,7 @@ impl Call {
     pub fn require_commit(&self) -> Result<(), Error> {
         let procedure = self.procedure;
         // SAFETY: plain reads of the server's state.
-        let (standby, read_only) =
-            unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly) };
+        let (standby, read_only) = unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly) };
         match () {
             () if standby => Err(Error::HotStandby { procedure }),
             () if self.is_atomic() => Err(Error::TransactionBlock { procedure }),

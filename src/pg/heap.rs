@@ -2,7 +2,6 @@
 //!
 //! Pages are read under a share lock, as `contrib/pageinspect` and `heapgetpage` do; nothing here writes one.
 
-
 use pgrx::pg_sys;
 
 use crate::page::{Page, Row};
@@ -27,9 +26,7 @@ impl Table {
     /// The number of blocks it has now.
     pub fn blocks(&self) -> u32 {
         // SAFETY: the relation is open.
-        unsafe {
-            pg_sys::RelationGetNumberOfBlocksInFork(self.0, pg_sys::ForkNumber::MAIN_FORKNUM)
-        }
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.0, pg_sys::ForkNumber::MAIN_FORKNUM) }
     }
 
     /// The file that holds it; another one after TRUNCATE, VACUUM FULL or a rewrite.
@@ -292,7 +289,8 @@ impl RawPage {
                     State::Gone => {}
                 }
             }
-            result.line_pointers = most_line_pointers() - pointers.len().min(most_line_pointers()) + unused;
+            result.line_pointers =
+                most_line_pointers() - pointers.len().min(most_line_pointers()) + unused;
         }
         result
     }
@@ -381,4 +379,3 @@ unsafe fn only_key_shared(header: pg_sys::HeapTupleHeader) -> bool {
         && mask & pg_sys::HEAP_XMAX_IS_MULTI == 0
         && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
 }
-

@@ -142,7 +142,9 @@ impl Statement {
             let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
             let source = (*(*sources).elements).ptr_value as *mut pg_sys::CachedPlanSource;
             let queries = (*source).query_list;
-            pg_sys::contain_volatile_functions((*(*queries).elements).ptr_value as *mut pg_sys::Node)
+            pg_sys::contain_volatile_functions(
+                (*(*queries).elements).ptr_value as *mut pg_sys::Node,
+            )
         }
     }
 }
@@ -183,7 +185,11 @@ impl Rows {
 
     /// The rows that the statement returned.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
-        let returned = if self.table.is_null() { 0 } else { self.processed };
+        let returned = if self.table.is_null() {
+            0
+        } else {
+            self.processed
+        };
         (0..returned).map(|index| Row {
             rows: self,
             index: index as usize,
@@ -227,7 +233,11 @@ impl Row<'_> {
             return None;
         }
         // SAFETY: a tid that is not null points to six bytes of the result.
-        let item = unsafe { datum.cast_mut_ptr::<pg_sys::ItemPointerData>().read_unaligned() };
+        let item = unsafe {
+            datum
+                .cast_mut_ptr::<pg_sys::ItemPointerData>()
+                .read_unaligned()
+        };
         Some(Tid {
             block: (u32::from(item.ip_blkid.bi_hi) << 16) | u32::from(item.ip_blkid.bi_lo),
             offset: item.ip_posid,

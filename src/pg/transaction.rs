@@ -55,8 +55,7 @@ pub enum Attempt<T> {
 /// (`exec_stmt_block` in `pl_exec.c`).
 pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
     // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
-    let (context, owner) =
-        unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
     // surrounding abort when an error passes through.
     unsafe {
