@@ -79,7 +79,6 @@ impl Meter {
                 .unsigned_abs(),
             batches: u64::from(rows > 0),
             wal: usage::wal_bytes().saturating_sub(self.wal),
-            active: self.began.elapsed(),
         }
     }
 }

@@ -85,8 +85,6 @@ pub struct Progress {
     pub batches: u64,
     /// Bytes of WAL written.
     pub wal: u64,
-    /// Time spent.
-    pub active: Duration,
 }
 
 /// A job: one CALL, or several that take it up from each other.
@@ -206,8 +204,14 @@ impl Job {
         );
     }
 
-    /// Adds what a batch did; part of the batch's transaction.
-    pub fn record(&self, leaf: pg_sys::Oid, next_block: u32, progress: &Progress) {
+    /// Adds what a batch did, and the time since the last one; part of the batch's transaction.
+    pub fn record(
+        &self,
+        leaf: pg_sys::Oid,
+        next_block: u32,
+        progress: &Progress,
+        active: Duration,
+    ) {
         acting_as(self.home.owner, || {
             self.record.execute(&[
                 argument(self.id),
@@ -217,7 +221,7 @@ impl Job {
                 argument(progress.hot as i64),
                 argument(progress.batches as i64),
                 argument(progress.wal as i64),
-                argument(progress.active.as_micros() as i64),
+                argument(active.as_micros() as i64),
             ]);
         });
     }

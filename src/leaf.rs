@@ -19,6 +19,8 @@ use crate::settings;
 use crate::sweep::{Blocks, FIRST_WINDOW, LARGEST_WINDOW, Method, Tid, Window};
 use crate::target::Target;
 
+/// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.
+const WORTH_RECYCLING: u32 = 32;
 /// Rounds after the first: each begins with a look at the whole table for rows that are NULL still.
 const MOST_ROUNDS: u32 = 5;
 /// Up to so many rows left over are looked up one by one; more are worth another sweep.
@@ -50,6 +52,7 @@ pub struct Leaf<'a> {
     oid: pg_sys::Oid,
     prepared: Prepared,
     pace: Pace,
+    recorded: Instant,
     next_block: u32,
     window_size: u32,
     /// The last transaction whose dead row versions are to be pruned.
@@ -97,6 +100,7 @@ impl<'a> Leaf<'a> {
                 oid,
                 prepared,
                 pace: Pace::default(),
+                recorded: Instant::now(),
                 next_block: 0,
                 window_size: FIRST_WINDOW,
                 last_id: None,
@@ -310,6 +314,8 @@ impl<'a> Leaf<'a> {
                 let Some(outcome) = self.batch(window, &mut taken)? else {
                     return Ok(Err(Rewritten));
                 };
+                self.report
+                    .window_at(window.done() * window.blocks() as f64);
                 if outcome.refused > 0 {
                     window.give_up_recycling();
                 }
@@ -352,9 +358,14 @@ impl<'a> Leaf<'a> {
         Ok(outcome)
     }
 
-    fn record(&self, progress: &Progress) {
+    /// Adds to the job what a batch did; the time since the last one counts too, waits and commits included.
+    fn record(&mut self, progress: &Progress) {
         if progress.rows > 0 {
-            self.plan.job.record(self.oid, self.next_block, progress);
+            let active = self.recorded.elapsed();
+            self.recorded = Instant::now();
+            self.plan
+                .job
+                .record(self.oid, self.next_block, progress, active);
         }
     }
 
@@ -496,7 +507,7 @@ impl Prepared {
 
     /// An index on the column, made while the run goes on, makes HOT updates impossible.
     fn method_now(&self, table: &Table) -> Method {
-        if table.allows_hot(self.column.number) {
+        if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
             self.method
         } else {
             Method::OnePass

@@ -15,6 +15,8 @@ pub struct Report {
     /// Blocks of all leaf tables that this run has yet to go over when it starts.
     blocks_to_do: u64,
     blocks_done: u64,
+    /// Of the window being swept, so many blocks' worth is done.
+    blocks_of_window: f64,
 }
 
 impl Report {
@@ -28,6 +30,7 @@ impl Report {
             total: job::Progress::default(),
             blocks_to_do,
             blocks_done: 0,
+            blocks_of_window: 0.0,
         }
     }
 
@@ -47,6 +50,12 @@ impl Report {
     /// Counts blocks of the first round as done.
     pub fn blocks_done(&mut self, blocks: u64) {
         self.blocks_done += blocks;
+        self.blocks_of_window = 0.0;
+    }
+
+    /// Says how much of the window being swept is done, in blocks.
+    pub fn window_at(&mut self, blocks: f64) {
+        self.blocks_of_window = blocks;
     }
 
     /// Rows filled so far.
@@ -55,7 +64,10 @@ impl Report {
     }
 
     fn line(&self, elapsed: Duration) -> String {
-        let share = share(self.blocks_done, self.blocks_to_do);
+        let share = share(
+            self.blocks_done as f64 + self.blocks_of_window,
+            self.blocks_to_do as f64,
+        );
         let left = match time_left(elapsed, share) {
             Some(left) => format!("about {} left", seconds(left)),
             None => "time left not known yet".into(),
@@ -80,7 +92,7 @@ impl Report {
             self.total.batches,
             seconds(elapsed),
             self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
-            100.0 * share(self.total.hot, self.total.rows.max(1)),
+            100.0 * share(self.total.hot as f64, self.total.rows.max(1) as f64),
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
             bytes(self.total.wal),
@@ -97,12 +109,8 @@ pub struct Sizes {
     pub indexes: i64,
 }
 
-fn share(done: u64, of: u64) -> f64 {
-    if of == 0 {
-        1.0
-    } else {
-        (done as f64 / of as f64).min(1.0)
-    }
+fn share(done: f64, of: f64) -> f64 {
+    if of > 0.0 { (done / of).min(1.0) } else { 1.0 }
 }
 
 fn time_left(elapsed: Duration, share: f64) -> Option<Duration> {

@@ -146,6 +146,11 @@ impl Window {
         Some((self.pages.first()?.block, self.pages.last()?.block))
     }
 
+    /// How many blocks it has.
+    pub fn blocks(&self) -> usize {
+        self.pages.len()
+    }
+
     /// The next block to look at in this pass, or `None` at its end; pages without rows to fill are passed over.
     pub fn next_block(&mut self) -> Option<u32> {
         let skipped = self.pages[self.cursor..]
@@ -215,6 +220,20 @@ impl Window {
         self.cursor = 0;
         self.left = 0;
         true
+    }
+
+    /// The share of the window's work that is done, from 0 to 1.
+    pub fn done(&self) -> f64 {
+        if self.rows == 0 {
+            return self.cursor as f64 / self.pages.len().max(1) as f64;
+        }
+        let done = self.rows.saturating_sub(self.left) as f64 / self.rows as f64;
+        if self.pass == 0 {
+            // Rows on pages not looked at yet are not counted yet.
+            done * self.cursor as f64 / self.pages.len().max(1) as f64
+        } else {
+            done
+        }
     }
 
     /// The rows that other transactions held when a pass came by.

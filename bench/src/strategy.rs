@@ -1,5 +1,7 @@
 //! Ways to fill a column.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::ValueEnum;
 use postgres::Client;
@@ -11,6 +13,8 @@ use crate::table::{COLUMN, VALUE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
+    /// Nothing for ten seconds: what the application sees of a table that is left alone
+    Idle,
     /// One UPDATE of the whole table: not safe, what everything is compared with
     Update,
     /// `id IN (SELECT id … IS NULL LIMIT n)` until nothing is left
@@ -37,12 +41,19 @@ impl Strategy {
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
+            Self::Idle => "nothing",
             Self::Update => "one UPDATE",
             Self::Limit => "IS NULL LIMIT n",
             Self::KeyRanges => "primary key ranges",
             Self::CtidRanges => "ctid ranges",
             Self::SafeBackfill => "safe_backfill",
         }
+    }
+
+    /// Whether no NULL may be left when it is done.
+    #[must_use]
+    pub fn fills(self) -> bool {
+        self != Self::Idle
     }
 
     /// Installs what the strategy needs.
@@ -56,6 +67,7 @@ impl Strategy {
     /// Fills the column.
     pub fn run(self, client: &mut Client, job: Job) -> Result<()> {
         match self {
+            Self::Idle => idle(),
             Self::Update => update(client, job),
             Self::Limit => limit(client, job),
             Self::KeyRanges => key_ranges(client, job),
@@ -63,6 +75,11 @@ impl Strategy {
             Self::SafeBackfill => safe_backfill(client, job),
         }
     }
+}
+
+fn idle() -> Result<()> {
+    std::thread::sleep(Duration::from_secs(10));
+    Ok(())
 }
 
 fn update(client: &mut Client, job: Job) -> Result<()> {

@@ -6,13 +6,18 @@ use pgrx::pg_sys;
 
 /// Whether `text` is one SQL expression and nothing more.
 ///
-/// It is parsed in the place where it will stand, within parentheses, and what comes out must be a SELECT of one
-/// unnamed value with no other clause: so no text can close the parentheses and go on with something else.
+/// It is parsed as the one item of a SELECT, first alone and then within parentheses, as it will stand; both times
+/// what comes out must be a SELECT of one unnamed value with no other clause. So a list of values is found out, and no
+/// text can close the parentheses and go on with something else.
 ///
 /// # Errors
 /// PostgreSQL's own syntax errors.
 pub fn is_expression(text: &str) -> bool {
-    let Ok(sql) = CString::new(format!("SELECT ({text}\n)")) else {
+    selects_one_value(&format!("SELECT {text}")) && selects_one_value(&format!("SELECT ({text}\n)"))
+}
+
+fn selects_one_value(sql: &str) -> bool {
+    let Ok(sql) = CString::new(sql) else {
         return false;
     };
     // SAFETY: the string is NUL-terminated; the parser returns a list of RawStmt nodes in the current memory context,

@@ -47,6 +47,9 @@ struct Arguments {
     /// Report how much the memory of the backend grows
     #[arg(long)]
     memory: bool,
+    /// Another setting of the server, such as safe_backfill.max_batch_time=100ms
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    sets: Vec<(String, String)>,
     /// The server's shared_buffers
     #[arg(long, default_value = "1GB")]
     shared_buffers: String,
@@ -59,12 +62,21 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if arguments.live.is_some() && !arguments.strategies.contains(&Strategy::Idle) {
+        arguments.strategies.insert(0, Strategy::Idle);
+    }
     testenv::run(|| compare(&arguments))
 }
 
 fn all_strategies() -> Vec<Strategy> {
-    Strategy::value_variants().to_vec()
+    let all = Strategy::value_variants().iter().copied();
+    all.filter(|strategy| strategy.fills()).collect()
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.into(), value.into()))
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
@@ -98,9 +110,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn settings(arguments: &Arguments) -> Vec<(&'static str, &str)> {
-    vec![
-        ("shared_buffers", &arguments.shared_buffers),
+fn settings(arguments: &Arguments) -> Vec<(&str, &str)> {
+    let own = [
+        ("shared_buffers", arguments.shared_buffers.as_str()),
         ("max_wal_size", "8GB"),
         ("checkpoint_timeout", "30min"),
         ("wal_level", "replica"),
@@ -110,7 +122,11 @@ fn settings(arguments: &Arguments) -> Vec<(&'static str, &str)> {
             "autovacuum",
             if arguments.no_autovacuum { "off" } else { "on" },
         ),
-    ]
+    ];
+    let sets = arguments.sets.iter();
+    own.into_iter()
+        .chain(sets.map(|(name, value)| (name.as_str(), value.as_str())))
+        .collect()
 }
 
 fn describe(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -> Result<()> {
