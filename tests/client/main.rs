@@ -1,0 +1,4 @@
+//! Tests of the extension as its users see it.
+
+mod promises;
+mod resume;

@@ -1,0 +1,213 @@
+//! Stopped anywhere, by anything, a run goes on where it was.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use client_tests::{Database, Options, Run, Shutdown, saying};
+
+const CALL: &str = "CALL safe_backfill('t', 'c', 1, 50)";
+/// More than one window of 1024 blocks, in few rows.
+const ROWS: i64 = 1500;
+
+/// A table of a row to a block.
+fn table(db: &Database) -> Result<()> {
+    db.execute(&format!(
+        "CREATE TABLE t (id int, filler text, c int DEFAULT 0) WITH (fillfactor = 10);
+         ALTER TABLE t ALTER filler SET STORAGE plain;
+         INSERT INTO t SELECT i, repeat('x', 450), NULL FROM generate_series(1, {ROWS}) i;
+         CREATE TABLE log (id int, place int GENERATED ALWAYS AS IDENTITY);
+         CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO log VALUES (NEW.id);
+             PERFORM pg_sleep(nullif(current_setting('test.pause', true), '')::float8);
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER log AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION log()"
+    ))?;
+    let blocks: i64 = db.value("SELECT pg_relation_size('t') / 8192")?;
+    ensure!((1400..1600).contains(&blocks), "{blocks} blocks");
+    Ok(())
+}
+
+fn run_to_second_window(db: &Database) -> Result<Run> {
+    let run = db.start_after("SET test.pause = 0.001", CALL)?;
+    db.wait_until("SELECT coalesce(max(next_block), 0) > 0 FROM safe_backfill_job")?;
+    Ok(run)
+}
+
+#[derive(Debug, PartialEq)]
+struct Stored {
+    job: i64,
+    rows: i64,
+    next_block: i64,
+}
+
+fn stored(db: &Database) -> Result<Stored> {
+    let row = db.connect()?.query_one(
+        "SELECT job_id, rows_filled, next_block FROM safe_backfill_job",
+        &[],
+    )?;
+    Ok(Stored {
+        job: row.get(0),
+        rows: row.get(1),
+        next_block: row.get(2),
+    })
+}
+
+/// What must hold once a run was stopped in the middle, and after the same CALL has gone on.
+fn goes_on(db: &Database) -> Result<()> {
+    let before = stored(db)?;
+    ensure!(
+        before.next_block >= 1000 && before.rows < ROWS,
+        "{before:?}"
+    );
+    // Nothing that was committed is lost, and nothing was filled that the job does not know of.
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?,
+        before.rows
+    );
+    assert_eq!(
+        db.value::<String>("SELECT state FROM safe_backfill_progress")?,
+        "interrupted"
+    );
+    // A row of a block that is done: if the second run began at block 0, it would be filled first.
+    db.execute(
+        "TRUNCATE log; ALTER TABLE t DISABLE TRIGGER log; UPDATE t SET c = NULL WHERE id = 1",
+    )?;
+    db.execute("ALTER TABLE t ENABLE TRIGGER log; DELETE FROM log")?;
+
+    db.call(CALL)?.succeeded()?;
+
+    let after = stored(db)?;
+    assert_eq!(after.job, before.job);
+    assert_eq!(after.rows, ROWS + 1);
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS DISTINCT FROM 1")?,
+        0
+    );
+    assert_eq!(
+        db.value::<String>("SELECT state FROM safe_backfill_progress")?,
+        "completed"
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM log")?,
+        ROWS + 1 - before.rows
+    );
+    assert_eq!(
+        db.value::<i32>("SELECT id FROM log ORDER BY place DESC LIMIT 1")?,
+        1
+    );
+    Ok(())
+}
+
+#[test]
+fn goes_on_after_cancel() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let run = run_to_second_window(&db)?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    goes_on(&db)
+}
+
+#[test]
+fn goes_on_after_statement_timeout() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let setup = "SET test.pause = 0.001; SET statement_timeout = '700ms'";
+    let ended = db.call_after(setup, CALL)?;
+    ended.failed_with("57014")?;
+    ensure!(stored(&db)?.rows > 0);
+    // However long it was cut off, in the end it is done.
+    while db.call_after(setup, CALL)?.failed_with("57014").is_ok() {}
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS DISTINCT FROM 1")?,
+        0
+    );
+    assert_eq!(stored(&db)?.rows, ROWS);
+    Ok(())
+}
+
+#[test]
+fn goes_on_after_termination() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let run = run_to_second_window(&db)?;
+    db.execute(&format!("SELECT pg_terminate_backend({})", run.pid))?;
+    run.end()?.failed_with("57P01")?;
+    db.wait_until("SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL%'")?;
+    goes_on(&db)
+}
+
+#[test]
+fn goes_on_after_a_kill_and_after_a_crash() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    let run = run_to_second_window(&db)?;
+    let postmaster = db.server().postmaster();
+    db.server().kill_backend(run.pid)?;
+    run.end()?.failed()?;
+    db.server().wait_until_ready()?;
+    assert_eq!(db.server().postmaster(), postmaster);
+    goes_on(&db)?;
+
+    db.execute("DROP TABLE t, log; DROP FUNCTION log(); DELETE FROM safe_backfill_job")?;
+    table(&db)?;
+    let run = run_to_second_window(&db)?;
+    db.server().stop(Shutdown::Immediate)?;
+    run.end()?.failed()?;
+    db.server().start_again()?;
+    goes_on(&db)
+}
+
+#[test]
+fn another_value_is_another_job() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE TABLE t AS SELECT i AS id, NULL::int AS c FROM generate_series(1, 3000) i")?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET test.pause = 0.001",
+        "CALL safe_backfill('t', 'c', 1, 50)",
+    )?;
+    run.wait_for_rows("t", 100)?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    let first = db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?;
+    let notices = db
+        .call("CALL safe_backfill('t', 'c', 2, 50)")?
+        .succeeded()?;
+    let second = 3000 - first;
+    assert_eq!(
+        saying(&notices, &format!("filled {second} rows")).len(),
+        1,
+        "{notices:#?}"
+    );
+    assert_eq!(
+        db.value::<String>("SELECT string_agg(state, ' ' ORDER BY job_id) FROM safe_backfill_job")?,
+        "superseded completed"
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c = 2")?,
+        second
+    );
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_run_ends_at_once_even_while_it_waits() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE TABLE t AS SELECT i AS id, NULL::int AS c FROM generate_series(1, 100) i")?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("SELECT FROM t WHERE id = 50 FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    run.wait_for_rows("t", 99)?;
+    let began = std::time::Instant::now();
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(2),
+        "took {:?}",
+        began.elapsed()
+    );
+    Ok(())
+}
