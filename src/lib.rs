@@ -6,6 +6,8 @@ mod backfill;
 mod batch;
 mod error;
 mod filling;
+#[cfg(any(test, feature = "pg_test"))]
+mod in_transaction;
 mod job;
 mod leaf;
 mod pace;

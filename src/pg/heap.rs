@@ -15,7 +15,7 @@ impl Table {
     pub fn open_for_update(oid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: try_table_open takes the lock, then looks whether the table exists.
         let relation = unsafe { pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as i32) };
-        (!relation.is_null()).then_some(Table(relation))
+        (!relation.is_null()).then(|| Table(relation))
     }
 
     /// PostgreSQL's handle, valid while `self` lives.

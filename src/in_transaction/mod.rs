@@ -1,0 +1,7 @@
+//! Tier 2 of the tests: inside a server, each in a transaction that is rolled back.
+
+mod expressions;
+mod heap;
+mod targets;
+mod transactions;
+mod values;
