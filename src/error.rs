@@ -185,6 +185,18 @@ impl Error {
             Error::NullArgument { argument: "value" } => {
                 "To compute a value for each row, use safe_backfill_using."
             }
+            Error::NullArgument { .. } => "Only filter may be null, and then every row is filled.",
+            Error::NoTable { .. } | Error::TableDropped { .. } => {
+                "Name a table that exists; a CALL on another one starts a job of its own."
+            }
+            Error::NoColumn { .. } => {
+                "Add it first, nullable: ALTER TABLE ... ADD COLUMN ... takes no time."
+            }
+            Error::SystemCatalog { .. } | Error::SystemColumn { .. } => {
+                "PostgreSQL fills it by itself; there is nothing to backfill."
+            }
+            Error::OtherSessionsTable { .. } => "Only the session that created it can fill it.",
+            Error::CheckViolation { .. } => "Give a value that the constraint allows.",
             Error::BatchSize { .. } => {
                 "Good batch sizes are between 1000 and 50000; setting safe_backfill.max_batch_time shortens slow batches by itself."
             }

@@ -187,7 +187,7 @@ impl<'a> Leaf<'a> {
         while round < MOST_ROUNDS {
             let left = self.unfilled()?;
             if left.is_empty() {
-                return Ok(End::Completed);
+                return self.end(true);
             }
             let (rows_before, refused_before) = (self.report.rows(), self.refused);
             let locked = match self.sweep(blocks_of(&left), false)? {
@@ -213,7 +213,7 @@ impl<'a> Leaf<'a> {
             }
             round += 1;
         }
-        self.say_incomplete()
+        self.end(false)
     }
 
     fn unfilled(&mut self) -> Result<Vec<Tid>, Error> {
@@ -234,7 +234,12 @@ impl<'a> Leaf<'a> {
         })
     }
 
-    fn say_incomplete(&mut self) -> Result<End, Error> {
+    /// Tells how the leaf came out, with a WARNING for rows that are NULL still. `verified` says that no row is left
+    /// to be filled; but those whose expression is NULL do not count as such.
+    fn end(&mut self, verified: bool) -> Result<End, Error> {
+        if verified && !self.plan.filling.can_be_null() {
+            return Ok(End::Completed);
+        }
         let rows = commit_after(|| {
             let _table = open_table(self.plan, self.oid)?;
             Ok(self.prepared.statements.count_unfilled())
