@@ -14,12 +14,16 @@ pub(crate) struct Cluster {
     pub(crate) installation: Installation,
     directory: PathBuf,
     sockets: PathBuf,
+    environment: Vec<(String, String)>,
     turn: Mutex<()>,
 }
 
 impl Cluster {
-    /// An empty place for a cluster.
-    pub(crate) fn allocate(installation: Installation) -> Result<Self> {
+    /// An empty place for a cluster, whose server gets these variables besides its usual environment.
+    pub(crate) fn allocate(
+        installation: Installation,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
         let state =
             std::env::var_os("SAFE_BACKFILL_STATE").map_or_else(std::env::temp_dir, PathBuf::from);
         let directory = installation.private_directory(&state)?;
@@ -29,6 +33,7 @@ impl Cluster {
             installation,
             directory,
             sockets,
+            environment,
             turn: Mutex::default(),
         })
     }
@@ -109,6 +114,7 @@ impl Cluster {
     fn pg_ctl(&self, action: &[&str]) -> Command {
         let mut command = self.server_program("pg_ctl");
         command
+            .envs(self.environment.iter().cloned())
             .args(action)
             .args(["-w", "-s", "-t", "300", "-D"])
             .arg(self.data())

@@ -20,6 +20,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -27,6 +28,13 @@ impl Options {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Sets a variable in the environment of the server.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.into(), value.to_string()));
         self
     }
 }
@@ -50,7 +58,7 @@ impl Server {
     /// Makes a new cluster and starts it. `fsync` is off unless the options say otherwise: a crash of the
     /// server, but not of the machine, is survived without it.
     pub fn start(options: Options) -> Result<Self> {
-        let server = Self::allocate()?;
+        let server = Self::allocate(options.environment)?;
         server.cluster.init()?;
         let defaults = Options::default().set("fsync", "off");
         server.configure_and_start([defaults.settings, options.settings].concat())?;
@@ -59,7 +67,7 @@ impl Server {
 
     /// Makes a streaming hot standby of `primary` and starts it.
     pub fn standby_of(primary: &Server, options: Options) -> Result<Self> {
-        let standby = Self::allocate()?;
+        let standby = Self::allocate(options.environment)?;
         standby.cluster.copy_from(primary.cluster.sockets())?;
         standby.configure_and_start(options.settings)?;
         Ok(standby)
@@ -221,8 +229,8 @@ impl Server {
         Ok(directory.keep())
     }
 
-    fn allocate() -> Result<Self> {
-        let cluster = Arc::new(Cluster::allocate(Installation::from_env()?)?);
+    fn allocate(environment: Vec<(String, String)>) -> Result<Self> {
+        let cluster = Arc::new(Cluster::allocate(Installation::from_env()?, environment)?);
         interrupt::register(&cluster);
         Ok(Self { cluster })
     }
