@@ -93,7 +93,11 @@ impl Database {
     pub fn wait_until(&self, query: &str) -> Result<()> {
         let mut client = self.connect()?;
         let began = Instant::now();
-        while !client.query_one(query, &[])?.try_get::<_, bool>(0)? {
+        let mut holds = || -> Result<bool> {
+            let row = client.query_opt(query, &[])?;
+            Ok(row.is_some_and(|row| row.get::<_, Option<bool>>(0) == Some(true)))
+        };
+        while !holds()? {
             ensure!(began.elapsed() < PATIENCE, "gave up waiting for: {query}");
             thread::sleep(POLL);
         }

@@ -1,0 +1,127 @@
+//! Old snapshots: a run ends well beside them, names who holds them, and they see what they always saw.
+
+use anyhow::{Result, ensure};
+use client_tests::{Database, Notice, Options, Server, saying};
+
+/// A table of about 5000 blocks, which are several windows.
+fn table(db: &Database) -> Result<()> {
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, filler text, c int DEFAULT 0) WITH (autovacuum_enabled = off);
+         ALTER TABLE t ALTER filler SET STORAGE plain;
+         INSERT INTO t SELECT i, repeat('x', 850), NULL FROM generate_series(1, 40000) i",
+    )?;
+    db.execute("VACUUM t")
+}
+
+fn fill(db: &Database) -> Result<Vec<Notice>> {
+    let notices = db.call("CALL safe_backfill('t', 'c', 1)")?.succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
+        0
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        40000
+    );
+    Ok(notices)
+}
+
+/// The only message about old row versions has `holder` in it, and a hint.
+fn names(notices: &[Notice], holder: &str) -> Result<()> {
+    let said = saying(notices, "old row versions");
+    ensure!(said.len() == 1, "{notices:#?}");
+    ensure!(
+        said[0].message.contains(holder) && said[0].hint.is_some(),
+        "{}",
+        said[0]
+    );
+    Ok(())
+}
+
+#[test]
+fn an_old_snapshot_is_named_and_keeps_seeing_the_past() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let mut reader = db.connect()?;
+    let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let mut reading = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    reading.query_one("SELECT count(*) FROM t", &[])?;
+
+    names(&fill(&db)?, &format!("process {pid}"))?;
+
+    let seen = reading.query_one("SELECT count(*), count(c) FROM t", &[])?;
+    assert_eq!((seen.get::<_, i64>(0), seen.get::<_, i64>(1)), (40000, 0));
+    Ok(())
+}
+
+#[test]
+fn a_prepared_transaction_is_named() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.execute("CREATE TABLE other (); BEGIN; INSERT INTO other DEFAULT VALUES; PREPARE TRANSACTION 'forgotten one'")?;
+    let notices = fill(&db);
+    db.execute("ROLLBACK PREPARED 'forgotten one'")?;
+    names(&notices?, "\"forgotten one\"")
+}
+
+#[test]
+fn nothing_is_said_and_most_updates_are_hot_when_nobody_is_in_the_way() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let notices = fill(&db)?;
+    ensure!(
+        saying(&notices, "old row versions").is_empty(),
+        "{notices:#?}"
+    );
+    let hot: f64 = db.value("SELECT hot_percent::float8 FROM safe_backfill_progress")?;
+    ensure!(hot > 80.0, "{hot} % of the updates were HOT");
+    let blocks: i64 = db.value("SELECT pg_relation_size('t') / 8192")?;
+    ensure!(blocks < 5000 * 6 / 5, "the table has {blocks} blocks now");
+    Ok(())
+}
+
+#[test]
+fn a_standby_is_named_and_nothing_runs_on_it() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    let options = Options::default()
+        .set("hot_standby_feedback", "on")
+        .set("wal_receiver_status_interval", "1s")
+        .set("max_standby_streaming_delay", "-1");
+    let standby = Server::standby_of(db.server(), options)?;
+    standby.catch_up_with(db.server())?;
+
+    let mut reader = standby.connect()?;
+    let error = reader.batch_execute("CALL safe_backfill('t', 'c', 1)");
+    let error = client_tests::failure(error.expect_err("a standby is read only"), "25006")?;
+    ensure!(
+        error.message.contains("standby") && error.hint.is_some(),
+        "{error}"
+    );
+
+    let mut reading = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    reading.query_one("SELECT count(*) FROM t", &[])?;
+    db.wait_until("SELECT backend_xmin IS NOT NULL FROM pg_stat_replication")?;
+    names(&fill(&db)?, "standby")?;
+    let seen = reading.query_one("SELECT count(*), count(c) FROM t", &[])?;
+    assert_eq!((seen.get::<_, i64>(0), seen.get::<_, i64>(1)), (40000, 0));
+    drop(reading);
+
+    standby.catch_up_with(db.server())?;
+    let filled = reader.query_one("SELECT count(*) FROM t WHERE c = 1", &[])?;
+    assert_eq!(filled.get::<_, i64>(0), 40000);
+    // A failover: the standby has the job, and the same CALL works there.
+    db.execute("UPDATE t SET c = NULL WHERE id <= 10")?;
+    standby.catch_up_with(db.server())?;
+    standby.promote()?;
+    reader.batch_execute("CALL safe_backfill('t', 'c', 1)")?;
+    let filled = reader.query_one("SELECT count(*) FROM t WHERE c = 1", &[])?;
+    assert_eq!(filled.get::<_, i64>(0), 40000);
+    Ok(())
+}

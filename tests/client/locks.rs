@@ -1,0 +1,258 @@
+//! Rows and tables that the application holds: it never notices, and the run ends.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use client_tests::{Database, saying};
+
+/// A run gives up on rows that are held throughout within about half a minute.
+const GIVES_UP: Duration = Duration::from_secs(35);
+
+fn table(db: &Database, rows: i32) -> Result<()> {
+    Ok(db.execute(&format!(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0, c int DEFAULT 0);
+         INSERT INTO t SELECT i, 0, NULL FROM generate_series(1, {rows}) i"
+    ))?)
+}
+
+/// The application holds the rows that `lock` locks for as long as it takes.
+fn gives_up_on(lock: &str, held: i64) -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 5000)?;
+    let mut application = db.connect()?;
+    let holder: i32 = application
+        .query_one("SELECT pg_backend_pid()", &[])?
+        .get(0);
+    let mut holding = application.transaction()?;
+    holding.execute(lock, &[])?;
+
+    let began = Instant::now();
+    let error = db
+        .call("CALL safe_backfill('t', 'c', 1)")?
+        .failed_with("55P03")?;
+    ensure!(
+        began.elapsed() < GIVES_UP,
+        "gave up after {:?} only",
+        began.elapsed()
+    );
+    let detail = error.detail.clone().unwrap_or_default();
+    ensure!(
+        detail.contains(&holder.to_string()),
+        "holder {holder} is not named: {error}"
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
+        held
+    );
+
+    holding.execute("UPDATE t SET n = 1 WHERE id = 2500", &[])?;
+    holding.commit()?;
+    db.call("CALL safe_backfill('t', 'c', 1)")?.succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS DISTINCT FROM 1")?,
+        0
+    );
+    assert_eq!(db.value::<i32>("SELECT n FROM t WHERE id = 2500")?, 1);
+    assert_eq!(
+        db.value::<String>(
+            "SELECT format('%s jobs, %s rows', count(*), sum(rows_filled)) FROM safe_backfill_job"
+        )?,
+        "1 jobs, 5000 rows"
+    );
+    Ok(())
+}
+
+#[test]
+fn gives_up_on_a_row_locked_throughout_and_fills_it_the_next_time() -> Result<()> {
+    gives_up_on("SELECT FROM t WHERE id = 2500 FOR UPDATE", 1)
+}
+
+#[test]
+fn gives_up_on_a_row_updated_in_an_open_transaction() -> Result<()> {
+    gives_up_on("UPDATE t SET n = 7 WHERE id = 2500", 1)
+}
+
+#[test]
+fn gives_up_in_time_on_many_locked_rows() -> Result<()> {
+    gives_up_on(
+        "SELECT FROM t WHERE id BETWEEN 2000 AND 2999 FOR SHARE",
+        1000,
+    )
+}
+
+#[test]
+fn waits_for_a_row_that_is_locked_for_a_second() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 5000)?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("SELECT FROM t WHERE id = 77 FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(!run.has_ended());
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
+        0
+    );
+    Ok(())
+}
+
+#[test]
+fn fills_rows_that_foreign_keys_hold() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 3000)?;
+    db.execute("CREATE TABLE child (t int REFERENCES t)")?;
+    let mut one = db.connect()?;
+    let mut two = db.connect()?;
+    // Some rows are held by one transaction, some by two, whose locks PostgreSQL stores in another way.
+    let mut one = one.transaction()?;
+    let mut two = two.transaction()?;
+    one.execute("INSERT INTO child SELECT generate_series(1, 2000)", &[])?;
+    two.execute("INSERT INTO child SELECT generate_series(1001, 3000)", &[])?;
+    let began = Instant::now();
+    db.call("CALL safe_backfill('t', 'c', 1)")?.succeeded()?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(10),
+        "took {:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
+        0
+    );
+    one.commit()?;
+    two.commit()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM child JOIN t ON id = child.t")?,
+        4000
+    );
+    Ok(())
+}
+
+/// A value that refers to a row of another table, which the application holds; `deferrable` is how.
+fn waits_for_referenced_row(deferrable: &str) -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 2000)?;
+    db.execute(&format!(
+        "CREATE TABLE parent (id int PRIMARY KEY, n int);
+         INSERT INTO parent VALUES (1, 0);
+         ALTER TABLE t ADD parent int REFERENCES parent {deferrable}"
+    ))?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("SELECT FROM parent FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'parent', 1)")?;
+    thread::sleep(Duration::from_millis(1500));
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE parent IS NULL")?,
+        0
+    );
+    Ok(())
+}
+
+#[test]
+fn waits_for_a_referenced_row_that_is_held() -> Result<()> {
+    waits_for_referenced_row("")
+}
+
+#[test]
+fn waits_for_a_referenced_row_that_is_held_even_if_checked_at_commit() -> Result<()> {
+    waits_for_referenced_row("DEFERRABLE INITIALLY DEFERRED")
+}
+
+#[test]
+fn gives_up_on_a_referenced_row_that_is_held_throughout() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 2000)?;
+    db.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY);
+         INSERT INTO parent VALUES (1);
+         ALTER TABLE t ADD parent int REFERENCES parent",
+    )?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("SELECT FROM parent FOR UPDATE", &[])?;
+    let began = Instant::now();
+    db.call("CALL safe_backfill('t', 'parent', 1)")?
+        .failed_with("55P03")?;
+    ensure!(
+        began.elapsed() < GIVES_UP,
+        "gave up after {:?} only",
+        began.elapsed()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_locked_table_is_waited_for() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 2000)?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("LOCK TABLE t IN SHARE MODE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    thread::sleep(Duration::from_millis(1500));
+    ensure!(!run.has_ended());
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    Ok(())
+}
+
+#[test]
+fn only_one_run_fills_a_column() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 3000)?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET test.pause = 0.001",
+        "CALL safe_backfill('t', 'c', 1, 100)",
+    )?;
+    run.wait_for_rows("t", 1)?;
+    let began = Instant::now();
+    let error = db
+        .call("CALL safe_backfill('t', 'c', 2)")?
+        .failed_with("55006")?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(1),
+        "failed after {:?} only",
+        began.elapsed()
+    );
+    let detail = error.detail.clone().unwrap_or_default();
+    ensure!(
+        detail.contains(&run.pid.to_string()),
+        "{} is not named: {error}",
+        run.pid
+    );
+    run.end()?.succeeded()?;
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?, 3000);
+    assert_eq!(
+        db.value::<i64>("SELECT count(DISTINCT job_id) FROM safe_backfill_job")?,
+        1
+    );
+    // The lock goes with the run.
+    db.call("CALL safe_backfill('t', 'c', 2)")?.succeeded()?;
+    Ok(())
+}
+
+#[test]
+fn two_columns_are_filled_at_the_same_time() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 20000)?;
+    db.execute("ALTER TABLE t ADD d int")?;
+    let one = db.start("CALL safe_backfill('t', 'c', 1, 500)")?;
+    let two = db.start("CALL safe_backfill('t', 'd', 2, 500)")?;
+    let one = one.end()?.succeeded()?;
+    let two = two.end()?.succeeded()?;
+    assert_eq!(saying(&one, "filled 20000 rows").len(), 1, "{one:#?}");
+    assert_eq!(saying(&two, "filled 20000 rows").len(), 1, "{two:#?}");
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE c = 1 AND d = 2")?,
+        20000
+    );
+    Ok(())
+}
