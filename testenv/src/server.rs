@@ -181,10 +181,9 @@ impl Server {
 
     /// Waits until the standby has replayed all that `primary` has written so far.
     pub fn catch_up_with(&self, primary: &Server) -> Result<()> {
-        let end: String = primary
-            .connect()?
-            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
-            .get(0);
+        // A record of our own: the place where the next one will be written may be one that nothing reaches for long.
+        let write = "SELECT pg_logical_emit_message(true, 'catch up', '')::text";
+        let end: String = primary.connect()?.query_one(write, &[])?.get(0);
         let mut standby = self.connect()?;
         wait_for("the standby to catch up", || {
             let query = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
