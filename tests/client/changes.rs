@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use client_tests::{Database, Run, saying};
 
-const ROWS: i64 = 3000;
+const ROWS: i64 = 1200;
 
 /// A run in the middle of a table of `ROWS` rows.
 fn in_the_middle(db: &Database) -> Result<Run> {

@@ -1,5 +1,8 @@
 //! Old snapshots: a run ends well beside them, names who holds them, and they see what they always saw.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use client_tests::{Database, Notice, Options, Server, saying};
 
@@ -49,6 +52,8 @@ fn an_old_snapshot_is_named_and_keeps_seeing_the_past() -> Result<()> {
         .isolation_level(postgres::IsolationLevel::RepeatableRead)
         .start()?;
     reading.query_one("SELECT count(*) FROM t", &[])?;
+    // Short transactions are not worth a word.
+    thread::sleep(Duration::from_millis(500));
 
     names(&fill(&db)?, &format!("process {pid}"))?;
 

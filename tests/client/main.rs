@@ -2,7 +2,6 @@
 
 mod changes;
 mod deadlocks;
-mod drivers;
 mod horizon;
 mod inputs;
 mod locks;
@@ -13,3 +12,4 @@ mod resume;
 mod storms;
 mod targets;
 mod transactions;
+mod values;

@@ -17,7 +17,7 @@ fn slow_table(db: &Database, rows: i32) -> Result<()> {
 #[test]
 fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
     let db = Database::new()?;
-    slow_table(&db, 3000)?;
+    slow_table(&db, 2000)?;
     let setup = "SET test.pause = 0.001; SET safe_backfill.progress_interval = '300ms'";
     let run = db.start_after(setup, "CALL safe_backfill('t', 'c', 1, 100)")?;
     let mut lines = vec![];
@@ -25,7 +25,7 @@ fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
         if notice.message.contains("% done") {
             ensure!(!run.has_ended(), "it came when all was over: {notice}");
             lines.push(notice.message);
-        } else if notice.message.contains("filled 3000 rows in") {
+        } else if notice.message.contains("filled 2000 rows in") {
             break;
         }
     }
@@ -68,12 +68,11 @@ fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
     let (state, pid, percent, rows) = seen()?;
     assert_eq!((state.as_str(), pid), ("running", Some(run.pid)));
     ensure!(percent > 20.0 && percent < 100.0, "{percent}");
-    assert_eq!(
+    assert!(
         db.value::<bool>(
             "SELECT time_left BETWEEN '0' AND '20s' AND rows_per_second BETWEEN 10 AND 2000 AND started_at < updated_at
              FROM safe_backfill_progress"
-        )?,
-        true
+        )?
     );
     run.cancel()?;
     let ended = run.end()?;
@@ -123,7 +122,7 @@ fn settings_are_listed_with_unit_and_limits_and_typos_are_errors() -> Result<()>
 #[test]
 fn a_running_call_follows_the_configuration() -> Result<()> {
     let db = Database::alone(Options::default())?;
-    slow_table(&db, 4000)?;
+    slow_table(&db, 2500)?;
     let run = db.start_after("SET test.pause = 0.001", "CALL safe_backfill('t', 'c', 1)")?;
     run.wait_for_rows("t", 300)?;
     let rows_per_batch = |wait: &str| -> Result<f64> {
@@ -131,7 +130,7 @@ fn a_running_call_follows_the_configuration() -> Result<()> {
         let query = "SELECT rows_filled, batches FROM safe_backfill_job";
         let before = client.query_one(query, &[])?;
         db.wait_until(&format!(
-            "SELECT rows_filled > {} + 600 FROM safe_backfill_job{wait}",
+            "SELECT rows_filled > {} + 500 FROM safe_backfill_job{wait}",
             before.get::<_, i64>(0)
         ))?;
         let after = client.query_one(query, &[])?;

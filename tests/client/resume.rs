@@ -110,6 +110,25 @@ fn goes_on_after_cancel() -> Result<()> {
 }
 
 #[test]
+fn a_cancelled_session_can_go_on_itself() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let run = db.start_after("SET test.pause = 0.001", CALL)?;
+    run.wait_for_rows("t", 50)?;
+    run.cancel()?;
+    let mut ended = run.end()?;
+    assert_eq!(
+        db.value::<String>("SELECT state FROM safe_backfill_progress")?,
+        "interrupted"
+    );
+    ended.client.batch_execute("SET test.pause = 0")?;
+    ended.client.batch_execute(CALL)?;
+    ended.failed_with("57014")?;
+    assert_eq!(stored(&db)?.rows, ROWS);
+    Ok(())
+}
+
+#[test]
 fn goes_on_after_statement_timeout() -> Result<()> {
     let db = Database::new()?;
     table(&db)?;
@@ -133,7 +152,8 @@ fn goes_on_after_termination() -> Result<()> {
     table(&db)?;
     let run = run_to_second_window(&db)?;
     db.execute(&format!("SELECT pg_terminate_backend({})", run.pid))?;
-    run.end()?.failed_with("57P01")?;
+    // The client does not always read the last words of a session that was terminated.
+    run.end()?.failed()?;
     db.wait_until("SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL%'")?;
     goes_on(&db)
 }
