@@ -261,7 +261,7 @@ const RECORD: &str = "
         active_time = active_time + $8 * interval '1 microsecond', updated_at = clock_timestamp()
     WHERE job_id = $1 AND table_name = $2";
 
-/// Everything that `ComputeXidHorizons` looks at, oldest first.
+/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
 const HORIZON_HOLDER: &str = "
     SELECT description, hint FROM (
         SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
@@ -275,7 +275,8 @@ const HORIZON_HOLDER: &str = "
                END AS hint
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-        AND (datname = current_database() OR backend_type = 'walsender')
+        AND (backend_type = 'walsender'
+             OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
         UNION ALL
         SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared),
                'End it with COMMIT PREPARED or ROLLBACK PREPARED.'

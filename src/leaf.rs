@@ -75,6 +75,33 @@ struct Prepared {
     statements: LeafStatements,
 }
 
+/// Why rows can be NULL still when a leaf is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    /// None is left to be filled; but rows whose expression is NULL do not count as such.
+    NullExpression,
+    /// An UPDATE was asked to fill them, and they are NULL still.
+    Refused,
+    /// Rows were filled in every round, and new ones were there in the next.
+    New,
+}
+
+impl Leftover {
+    fn hint(self) -> &'static str {
+        match self {
+            Leftover::NullExpression => {
+                "The expression is NULL for them. Fill them in another way."
+            }
+            Leftover::Refused => {
+                "A trigger or the expression keeps them so. Fill them in another way, or without the trigger."
+            }
+            Leftover::New => {
+                "New ones keep coming: set a default on the column, or have the application give a value, then call again."
+            }
+        }
+    }
+}
+
 /// The table is another one than before: its blocks have to be gone over from the first.
 struct Rewritten;
 
@@ -185,43 +212,52 @@ impl<'a> Leaf<'a> {
         let mut idle_rounds = 0;
         let mut round = 0;
         while round < MOST_ROUNDS {
-            let left = self.unfilled()?;
+            let (left, blocks) = self.unfilled()?;
             if left.is_empty() {
-                return self.end(true);
+                return self.end(Leftover::NullExpression);
             }
             let (rows_before, refused_before) = (self.report.rows(), self.refused);
-            let locked = match self.sweep(blocks_of(&left), false)? {
-                Ok(busy) => self.wait_for(busy)?,
-                Err(Rewritten) => {
-                    self.start_over()?;
-                    self.first_round()?;
-                    vec![]
-                }
-            };
-            let filled = self.report.rows() - rows_before;
-            if filled == 0 && !locked.is_empty() {
+            let locked = self.another_round(blocks_of(&left, blocks))?;
+            if self.report.rows() > rows_before {
+                idle_rounds = 0;
+                round += 1;
+            } else if !locked.is_empty() {
                 locked_rounds += 1;
                 if locked_rounds >= MOST_LOCKED_ROUNDS {
                     return Err(self.rows_locked(locked.len())?);
                 }
                 usage::sleep(settings::row_lock_timeout());
-                continue;
+            } else {
+                // Rows may have moved between the look and the sweep; so one idle round proves nothing.
+                idle_rounds += 1;
+                if self.refused > refused_before || idle_rounds > 1 {
+                    return self.end(Leftover::Refused);
+                }
             }
-            idle_rounds = if filled == 0 { idle_rounds + 1 } else { 0 };
-            if self.refused > refused_before && filled == 0 || idle_rounds > 1 {
-                break;
-            }
-            round += 1;
         }
-        self.end(false)
+        self.end(Leftover::New)
     }
 
-    fn unfilled(&mut self) -> Result<Vec<Tid>, Error> {
+    /// Sweeps the blocks on which rows were left; returns the rows that are locked still.
+    fn another_round(&mut self, blocks: Blocks) -> Result<Vec<Tid>, Error> {
+        match self.sweep(blocks, false)? {
+            Ok(busy) => self.wait_for(busy),
+            Err(Rewritten) => {
+                self.start_over()?;
+                self.first_round()?;
+                Ok(vec![])
+            }
+        }
+    }
+
+    /// Places of rows that are to be filled yet, up to a limit, and the number of blocks that the table has now.
+    fn unfilled(&mut self) -> Result<(Vec<Tid>, u32), Error> {
         commit_after(|| {
             let table = open_table(self.plan, self.oid)?;
             self.prepared.require_same_column(self.plan, &table)?;
             self.prepared.follow_name(self.plan, self.oid, &table)?;
-            Ok(self.prepared.statements.unfilled(STRAGGLERS))
+            let left = self.prepared.statements.unfilled(STRAGGLERS);
+            Ok((left, table.blocks()))
         })
     }
 
@@ -234,10 +270,9 @@ impl<'a> Leaf<'a> {
         })
     }
 
-    /// Tells how the leaf came out, with a WARNING for rows that are NULL still. `verified` says that no row is left
-    /// to be filled; but those whose expression is NULL do not count as such.
-    fn end(&mut self, verified: bool) -> Result<End, Error> {
-        if verified && !self.plan.filling.can_be_null() {
+    /// Tells how the leaf came out, with a WARNING for rows that are NULL still.
+    fn end(&mut self, leftover: Leftover) -> Result<End, Error> {
+        if leftover == Leftover::NullExpression && !self.plan.filling.can_be_null() {
             return Ok(End::Completed);
         }
         let rows = commit_after(|| {
@@ -247,17 +282,12 @@ impl<'a> Leaf<'a> {
         if rows == 0 {
             return Ok(End::Completed);
         }
-        let hint = if self.refused > 0 || self.plan.filling.can_be_null() {
-            "The expression or a trigger made NULL of them. Fill those rows in another way."
-        } else {
-            "New ones keep coming: set a default on the column, or have the application give a value, then call again."
-        };
         message::warning(
             format!(
                 "{rows} rows of table \"{}\" still have NULL in column \"{}\"",
                 self.prepared.name.name, self.plan.target.column
             ),
-            hint,
+            leftover.hint(),
         );
         Ok(End::Incomplete)
     }
@@ -449,9 +479,9 @@ impl<'a> Leaf<'a> {
         })
     }
 
-    /// Short transactions only delay pruning; what stays over two windows is worth a word.
+    /// Says once who keeps dead row versions alive.
     fn name_holder(&mut self) -> Result<(), Error> {
-        if self.holder_named || self.window_size < LARGEST_WINDOW.min(FIRST_WINDOW * 4) {
+        if self.holder_named {
             return Ok(());
         }
         let holder = commit_after(|| Ok(self.plan.job.horizon_holder()))?;
@@ -614,14 +644,13 @@ fn index_cost(oid: pg_sys::Oid) -> f64 {
         .unwrap_or(0.0)
 }
 
-fn blocks_of(rows: &[Tid]) -> Blocks {
+/// The blocks to sweep for these rows; if there may be more rows, all from the first one's on.
+fn blocks_of(rows: &[Tid], end: u32) -> Blocks {
     let mut blocks: Vec<u32> = rows.iter().map(|tid| tid.block).collect();
     blocks.sort_unstable();
     blocks.dedup();
-    match blocks.as_slice() {
-        [first, .., last] if rows.len() as i64 >= STRAGGLERS => {
-            Blocks::Range(*first..last.saturating_add(1))
-        }
+    match blocks.first() {
+        Some(&first) if rows.len() as i64 >= STRAGGLERS => Blocks::Range(first..end),
         _ => Blocks::List(blocks),
     }
 }

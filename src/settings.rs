@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static ROW_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
-static MAX_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(250);
+static MAX_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(25);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
 /// Defines the settings; called once when the library is loaded.
