@@ -15,7 +15,7 @@ COMMENT ON COLUMN safe_backfill_job.column_number IS 'its number in the root tab
 COMMENT ON COLUMN safe_backfill_job.filling IS '{"constant": text of the value} or {"expression": SQL}';
 COMMENT ON COLUMN safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
 COMMENT ON COLUMN safe_backfill_job.batch_size IS 'most rows of a batch';
-COMMENT ON COLUMN safe_backfill_job.state IS 'pending, running, completed (verified), incomplete (rows refused or new ones kept coming), superseded (by a CALL with another filling)';
+COMMENT ON COLUMN safe_backfill_job.state IS 'pending, running, completed (verified), incomplete (rows refused or new ones kept coming), dropped (the leaf was, meanwhile), superseded (by a CALL with another filling)';
 COMMENT ON COLUMN safe_backfill_job.file_node IS 'the file that the block numbers belong to, as in pg_class.relfilenode';
 COMMENT ON COLUMN safe_backfill_job.next_block IS 'all blocks before this one are done';
 COMMENT ON COLUMN safe_backfill_job.end_block IS 'blocks of the table when the job began with it';

@@ -12,7 +12,7 @@ CREATE TABLE safe_backfill_job (
     filter         text,
     batch_size     integer     NOT NULL,
     state          text        NOT NULL DEFAULT 'pending'
-                   CHECK (state IN ('pending', 'running', 'completed', 'incomplete', 'superseded')),
+                   CHECK (state IN ('pending', 'running', 'completed', 'incomplete', 'dropped', 'superseded')),
     file_node      oid,
     next_block     bigint      NOT NULL DEFAULT 0,
     end_block      bigint      NOT NULL DEFAULT 0,
@@ -66,7 +66,7 @@ FROM (
                    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
                    AND l.objid = j.root_table::oid AND l.objsubid = j.column_number
                    AND l.granted AND l.pid = j.pid) AS alive,
-           CASE WHEN j.state IN ('completed', 'incomplete') THEN 1.0
+           CASE WHEN j.state IN ('completed', 'incomplete', 'dropped') THEN 1.0
                 WHEN j.end_block > 0 THEN least(1.0, j.next_block::float8 / j.end_block)
                 ELSE 0.0 END AS share,
            extract(epoch FROM j.active_time)::float8 AS seconds

@@ -116,14 +116,16 @@ fn fill_leaves(
     Ok(done)
 }
 
-fn fill_leaf(
-    plan: &Plan<'_>,
-    report: &mut Report,
-    leaf: pg_sys::Oid,
-) -> Result<Option<End>, Error> {
-    match Leaf::open(plan, report, leaf)? {
-        Some(leaf) => leaf.fill().map(Some),
-        None => Ok(None),
+fn fill_leaf(plan: &Plan<'_>, report: &mut Report, leaf: pg_sys::Oid) -> Result<(), Error> {
+    let opened = Leaf::open(plan, report, leaf);
+    let end = opened.and_then(|opened| opened.map(Leaf::fill).transpose());
+    match end {
+        // A partition may go; what matters is the table that was named.
+        Err(Error::TableDropped { .. }) if leaf != plan.target.table => commit_after(|| {
+            plan.job.finish_leaf(leaf, End::Dropped);
+            Ok(())
+        }),
+        end => end.map(drop),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Ground<'a> {
     pub column: &'a Column,
     /// By how much a row grows.
     pub growth: Growth,
+    /// An update of the column needs the row's key lock.
+    pub key: bool,
     /// The statements for it.
     pub statements: &'a LeafStatements,
     /// What goes into the column.
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub refused: u64,
     /// The window has no more rows for this pass.
     pub pass_ended: bool,
+    /// The last statement met a lock and was undone.
+    pub locked: bool,
     /// The transaction's ID, if it wrote anything.
     pub id: Option<pg_sys::TransactionId>,
 }
@@ -119,6 +123,7 @@ pub fn fill(
             Attempt::Locked => {
                 window.undone(&tids);
                 pace.stumbled();
+                outcome.locked = true;
                 break;
             }
         }
@@ -137,6 +142,7 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
             progress: meter.stop(updated.filled),
             refused: updated.refused,
             pass_ended: true,
+            locked: false,
             id: transaction::current_id(),
         }),
         Attempt::Locked => Attempt::Locked,
@@ -145,6 +151,7 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
 
 fn update(ground: &Ground<'_>, tids: &[Tid], lock: Duration) -> Attempt<Updated> {
     settings::set_local_lock_timeout(lock);
+    ground.statements.check_at_once();
     transaction::attempt(|| ground.statements.update(tids, ground.filling))
 }
 
@@ -158,7 +165,9 @@ fn choose(ground: &Ground<'_>, window: &mut Window, taken: &mut VecDeque<Tid>, r
         };
         // VACUUM may have cut the end of the table off since the window was made.
         if block < blocks {
-            let page = ground.table.read(block, ground.column, ground.growth);
+            let page = ground
+                .table
+                .read(block, ground.column, ground.growth, ground.key);
             taken.extend(window.choose(block, page));
         }
     }

@@ -117,7 +117,7 @@ impl Filling {
             schema: target.schema.clone(),
             name: target.table_name.clone(),
         };
-        LeafStatements::prepare(&name, target, self, false);
+        LeafStatements::prepare(&name, target, self, Triggers::default());
         Ok(())
     }
 
@@ -147,6 +147,18 @@ pub struct LeafStatements {
     unfilled: Statement,
     count: Statement,
     counts_refused: bool,
+    check_at_once: Option<Statement>,
+}
+
+/// What the triggers of a leaf can do to an UPDATE.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Triggers {
+    /// One could set the column back to NULL before the row is written.
+    pub may_undo: bool,
+    /// One could take its time while rows are locked.
+    pub may_take_long: bool,
+    /// One, such as that of a deferred foreign key, could wait for a lock at commit.
+    pub may_wait_at_commit: bool,
 }
 
 /// A leaf as SQL names it.
@@ -174,11 +186,16 @@ pub struct Updated {
 }
 
 impl LeafStatements {
-    /// Prepares the statements for one leaf. `may_undo` says that a trigger could set the column back to NULL.
+    /// Prepares the statements for one leaf.
     ///
     /// # Errors
     /// PostgreSQL's own, for an expression or a filter that does not fit the table.
-    pub fn prepare(leaf: &LeafName, target: &Target, filling: &Filling, may_undo: bool) -> Self {
+    pub fn prepare(
+        leaf: &LeafName,
+        target: &Target,
+        filling: &Filling,
+        triggers: Triggers,
+    ) -> Self {
         let table = leaf.quoted();
         let alias = quote(&target.table_name);
         let column = quote(&target.column);
@@ -201,11 +218,22 @@ impl LeafStatements {
             Recipe::Expression(_) if !volatile => format!(" AND {value} IS NOT NULL"),
             _ => String::new(),
         };
+        let is_due = format!("{alias}.{column} IS NULL{filter}{has_value}");
+        let one_of = "OPERATOR(pg_catalog.=) ANY";
+        // Where a statement can take longer than deadlock_timeout it must not wait for a row while it holds others:
+        // the application's look for deadlocks could fall into that wait.
+        let places = if triggers.may_take_long || filling.can_be_null() {
+            format!(
+                "(ARRAY(SELECT {alias}.ctid FROM ONLY {table} AS {alias} \
+                 WHERE {alias}.ctid {one_of} ($1) AND {is_due} FOR NO KEY UPDATE SKIP LOCKED))"
+            )
+        } else {
+            "($1)".to_owned()
+        };
         let update = format!(
-            "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
-             WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1) AND {alias}.{column} IS NULL{filter}{has_value}"
+            "UPDATE ONLY {table} AS {alias} SET {column} = {value} WHERE {alias}.ctid {one_of} {places} AND {is_due}"
         );
-        let counts_refused = volatile || may_undo;
+        let counts_refused = volatile || triggers.may_undo;
         let update = if counts_refused {
             format!(
                 "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
@@ -229,6 +257,17 @@ impl LeafStatements {
             ),
             count: Statement::prepare(&format!("SELECT pg_catalog.count(*) {unfilled}"), &[]),
             counts_refused,
+            check_at_once: triggers
+                .may_wait_at_commit
+                .then(|| Statement::prepare("SET CONSTRAINTS ALL IMMEDIATE", &[])),
+        }
+    }
+
+    /// Has deferred constraints checked at the end of each statement of this transaction, where a lock that they wait
+    /// for undoes that statement alone.
+    pub fn check_at_once(&self) {
+        if let Some(statement) = &self.check_at_once {
+            statement.execute(&[]);
         }
     }
 

@@ -63,6 +63,8 @@ pub enum End {
     Completed,
     /// Rows are NULL still: they refused, or new ones keep coming.
     Incomplete,
+    /// The leaf was dropped, and the table it belonged to is still there.
+    Dropped,
 }
 
 impl End {
@@ -70,6 +72,7 @@ impl End {
         match self {
             End::Completed => "completed",
             End::Incomplete => "incomplete",
+            End::Dropped => "dropped",
         }
     }
 }
@@ -144,7 +147,8 @@ impl Job {
         const ADD: &str = "
             INSERT INTO @.safe_backfill_job AS j
                 (job_id, table_name, root_table, column_name, column_number, filling, filter, batch_size, role, pid)
-            VALUES ($1, $2::regclass, $3::regclass, $4::name, $5, $6::jsonb, $7, $8, session_user::text::regrole, $9)
+            VALUES ($1, $2::regclass, $3::regclass, $4::name, $5, $6::jsonb, $7, $8,
+                    (SELECT oid FROM pg_roles WHERE rolname = session_user)::regrole, $9)
             ON CONFLICT (job_id, table_name) DO UPDATE
             SET pid = excluded.pid, batch_size = excluded.batch_size, role = excluded.role";
         self.home.execute(

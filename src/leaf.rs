@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 
 use crate::batch::{self, Ground, Limits, Outcome};
 use crate::error::Error;
-use crate::filling::{Filling, LeafName, LeafStatements};
+use crate::filling::{Filling, LeafName, LeafStatements, Triggers};
 use crate::job::{End, Job, Position, Progress};
 use crate::pace::Pace;
 use crate::pg::heap::{Column, Growth, Table};
@@ -25,8 +25,10 @@ const WORTH_RECYCLING: u32 = 32;
 const MOST_ROUNDS: u32 = 5;
 /// Up to so many rows left over are looked up one by one; more are worth another sweep.
 const STRAGGLERS: i64 = 10_000;
-/// Rounds in which nothing but locked rows was left, before the run gives up on them.
-const MOST_LOCKED_ROUNDS: u32 = 30;
+/// How long a run goes on while locks of others keep it from filling any row.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// Longest wait for a lock while others are held: rather undo the statement, and leave the row for later.
+const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Locked rows that one round waits for, each for `row_lock_timeout`.
 const WAITS_PER_ROUND: usize = 20;
 /// How long one pass waits for the xmin horizon before it goes on without.
@@ -53,6 +55,8 @@ pub struct Leaf<'a> {
     prepared: Prepared,
     pace: Pace,
     recorded: Instant,
+    /// Since then locks of others have kept every row from being filled.
+    hindered_since: Option<Instant>,
     next_block: u32,
     window_size: u32,
     /// The last transaction whose dead row versions are to be pruned.
@@ -128,6 +132,7 @@ impl<'a> Leaf<'a> {
                 prepared,
                 pace: Pace::default(),
                 recorded: Instant::now(),
+                hindered_since: None,
                 next_block: 0,
                 window_size: FIRST_WINDOW,
                 last_id: None,
@@ -208,7 +213,6 @@ impl<'a> Leaf<'a> {
 
     /// Looks at the whole table with one snapshot, as often as needed, until no row is left to be filled.
     fn verify(&mut self) -> Result<End, Error> {
-        let mut locked_rounds = 0;
         let mut idle_rounds = 0;
         let mut round = 0;
         while round < MOST_ROUNDS {
@@ -222,10 +226,7 @@ impl<'a> Leaf<'a> {
                 idle_rounds = 0;
                 round += 1;
             } else if !locked.is_empty() {
-                locked_rounds += 1;
-                if locked_rounds >= MOST_LOCKED_ROUNDS {
-                    return Err(self.rows_locked(locked.len())?);
-                }
+                self.require_patience()?;
                 usage::sleep(settings::row_lock_timeout());
             } else {
                 // Rows may have moved between the look and the sweep; so one idle round proves nothing.
@@ -261,11 +262,20 @@ impl<'a> Leaf<'a> {
         })
     }
 
-    fn rows_locked(&self, rows: usize) -> Result<Error, Error> {
-        let holders = commit_after(|| Ok(self.plan.job.row_lock_holders(self.oid)))?;
-        Ok(Error::RowsLocked {
+    /// Fails once locks of others have kept every row from being filled for too long.
+    fn require_patience(&mut self) -> Result<(), Error> {
+        let since = *self.hindered_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < LOCK_PATIENCE {
+            return Ok(());
+        }
+        let (rows, holders) = commit_after(|| {
+            let _table = open_table(self.plan, self.oid)?;
+            let rows = self.prepared.statements.count_unfilled();
+            Ok((rows, self.plan.job.row_lock_holders(self.oid)))
+        })?;
+        Err(Error::RowsLocked {
             table: self.prepared.name.name.clone(),
-            rows: rows as i64,
+            rows,
             holders,
         })
     }
@@ -333,6 +343,9 @@ impl<'a> Leaf<'a> {
         {
             self.stuck_at = None;
         }
+        if self.stuck_at.is_some() {
+            self.name_holder()?;
+        }
         if self.stuck_at.is_some() || self.refused > 0 {
             return Ok(Method::OnePass);
         }
@@ -389,6 +402,9 @@ impl<'a> Leaf<'a> {
         })?;
         if let Some(outcome) = &outcome {
             self.count(outcome);
+            if outcome.locked {
+                self.require_patience()?;
+            }
         }
         Ok(outcome)
     }
@@ -406,6 +422,9 @@ impl<'a> Leaf<'a> {
 
     fn count(&mut self, outcome: &Outcome) {
         self.refused += outcome.refused;
+        if outcome.progress.rows > 0 {
+            self.hindered_since = None;
+        }
         self.last_id = outcome.id.or(self.last_id);
         self.report.batch(&outcome.progress);
     }
@@ -414,7 +433,7 @@ impl<'a> Leaf<'a> {
         Limits {
             rows: self.plan.batch_size,
             time: settings::max_batch_time(),
-            lock: settings::row_lock_timeout(),
+            lock: settings::row_lock_timeout().min(BATCH_LOCK_WAIT),
         }
     }
 
@@ -535,6 +554,7 @@ impl Prepared {
             oid,
             column: &self.column,
             growth: self.growth,
+            key: table.is_key(self.column.number),
             statements: &self.statements,
             filling: plan.filling,
         }
@@ -606,7 +626,7 @@ fn find_column(
     .and_then(|row| row.get(1));
     let column = number.and_then(|number| table.column(number));
     match column {
-        Some(column) if column.type_oid == plan.target.column_type.oid => Ok(column),
+        Some(column) if column.column_type == plan.target.column_type => Ok(column),
         _ => Err(Error::ColumnChanged {
             table: name.name.clone(),
             column: plan.target.column.clone(),
@@ -616,19 +636,25 @@ fn find_column(
 }
 
 fn prepare_statements(plan: &Plan<'_>, oid: pg_sys::Oid, name: &LeafName) -> LeafStatements {
-    LeafStatements::prepare(name, plan.target, plan.filling, has_before_trigger(oid))
+    LeafStatements::prepare(name, plan.target, plan.filling, triggers(oid))
 }
 
-/// Whether a trigger of this table's could set the column back to NULL before the row is written.
-fn has_before_trigger(oid: pg_sys::Oid) -> bool {
+fn triggers(oid: pg_sys::Oid) -> Triggers {
     // Bits of tgtype: 1 for each row, 2 before, 16 on UPDATE.
-    const TRIGGER: &str = "
-        SELECT EXISTS (SELECT FROM pg_trigger
-                       WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 19 = 19)";
-    spi::catalog(TRIGGER, &[argument(oid)])
-        .first()
-        .and_then(|row| row.get(1))
-        .unwrap_or(false)
+    const TRIGGERS: &str = "
+        SELECT bool_or(NOT tgisinternal AND tgtype & 3 = 3), bool_or(NOT tgisinternal), bool_or(tgdeferrable)
+        FROM pg_trigger WHERE tgrelid = $1 AND tgenabled <> 'D' AND tgtype & 16 = 16";
+    let rows = spi::catalog(TRIGGERS, &[argument(oid)]);
+    let truth = |number| {
+        rows.first()
+            .and_then(|row| row.get(number))
+            .unwrap_or(false)
+    };
+    Triggers {
+        may_undo: truth(1),
+        may_take_long: truth(2),
+        may_wait_at_commit: truth(3),
+    }
 }
 
 /// What a row that moves to another page costs in its indexes, in entries of a plain B-tree.

@@ -193,8 +193,14 @@ impl Window {
         }
     }
 
-    /// Tells that the statement for these rows was undone: they come up again in the next pass.
+    /// Tells that the statement for these rows was undone: they come up again in the next pass. A row that was alone
+    /// in its statement is known to be held, and counts as busy.
     pub fn undone(&mut self, tids: &[Tid]) {
+        if let [tid] = tids {
+            self.tried(tids);
+            self.busy.insert(*tid);
+            return;
+        }
         self.left += tids.len();
         for tid in tids {
             if let Some(page) = self.page_mut(tid.block) {
@@ -427,14 +433,15 @@ mod tests {
 
     #[test]
     fn undone_rows_come_up_again() {
+        let row = |offset| Row {
+            offset,
+            size: 40,
+            filled_size: 48,
+        };
         let look = Page {
             free: 5000,
             line_pointers: 100,
-            rows: vec![Row {
-                offset: 3,
-                size: 40,
-                filled_size: 48,
-            }],
+            rows: vec![row(3), row(4)],
             busy: vec![],
         };
         let mut window = Window::new(vec![0], Method::for_index_cost(1.0));
@@ -443,6 +450,9 @@ mod tests {
         window.undone(&first);
         assert!(window.next_pass());
         let block = window.next_block().expect("the block again");
-        assert_eq!(window.choose(block, look), first);
+        assert_eq!(window.choose(block, look.clone()), first);
+        window.undone(&first[..1]);
+        assert!(!window.next_pass());
+        assert_eq!(window.into_busy(), first[..1]);
     }
 }

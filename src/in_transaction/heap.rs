@@ -17,7 +17,7 @@ mod tests {
 
     fn read(table: &Table, number: i16) -> Page {
         let column = table.column(number).expect("the column");
-        table.read(0, &column, GROWTH)
+        table.read(0, &column, GROWTH, false)
     }
 
     #[pg_test]

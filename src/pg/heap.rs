@@ -5,6 +5,7 @@
 use pgrx::pg_sys;
 
 use crate::page::{Page, Row};
+use crate::pg::value::ColumnType;
 use crate::sweep::Tid;
 
 /// A table, open and locked until the end of the transaction.
@@ -68,8 +69,10 @@ impl Table {
             Some(Column {
                 number,
                 name: attribute.name().to_owned(),
-                type_oid: attribute.atttypid,
-                type_modifier: attribute.atttypmod,
+                column_type: ColumnType {
+                    oid: attribute.atttypid,
+                    modifier: attribute.atttypmod,
+                },
                 reads_as_missing: attribute.atthasmissing,
             })
         }
@@ -83,27 +86,36 @@ impl Table {
         #[cfg(not(feature = "pg15"))]
         const BLOCKING: pg_sys::IndexAttrBitmapKind::Type =
             pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_HOT_BLOCKING;
+        !self.is_in(BLOCKING, column)
+    }
+
+    /// Whether an update of this column changes a key that foreign keys of other tables may point to.
+    pub fn is_key(&self, column: i16) -> bool {
+        self.is_in(pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY, column)
+    }
+
+    fn is_in(&self, kind: pg_sys::IndexAttrBitmapKind::Type, column: i16) -> bool {
         let bit = i32::from(column) - pg_sys::FirstLowInvalidHeapAttributeNumber;
         // SAFETY: the relation is open; the set is a copy of ours.
         unsafe {
-            let blocking = pg_sys::RelationGetIndexAttrBitmap(self.0, BLOCKING);
-            let blocked = pg_sys::bms_is_member(bit, blocking);
-            pg_sys::bms_free(blocking);
-            !blocked
+            let columns = pg_sys::RelationGetIndexAttrBitmap(self.0, kind);
+            let found = pg_sys::bms_is_member(bit, columns);
+            pg_sys::bms_free(columns);
+            found
         }
     }
 
     /// Prunes one block if PostgreSQL thinks it worth it, then reads what is to be filled on it.
     ///
-    /// `growth` is by how much a row grows when it is filled.
-    pub fn read(&self, block: u32, column: &Column, growth: Growth) -> Page {
+    /// `growth` is by how much a row grows when it is filled; `key` is what [`Table::is_key`] says of the column.
+    pub fn read(&self, block: u32, column: &Column, growth: Growth, key: bool) -> Page {
         // SAFETY: the relation is open and the block exists (checked below against a shrunken table); the buffer is
         // pinned and share-locked while its page is read, and an error within releases both through the transaction.
         unsafe {
             let buffer = self.pruned_buffer(block);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let raw = RawPage::new(buffer);
-            let page = raw.unfilled_rows(self.0, block, column, growth);
+            let page = raw.unfilled_rows(self.0, block, column, growth, key);
             pg_sys::UnlockReleaseBuffer(buffer);
             page
         }
@@ -165,10 +177,8 @@ pub struct Column {
     pub number: i16,
     /// Its name.
     pub name: String,
-    /// OID of its type.
-    pub type_oid: pg_sys::Oid,
-    /// Its type modifier.
-    pub type_modifier: i32,
+    /// Its type.
+    pub column_type: ColumnType,
     /// Rows written before the column was added read as its first default, not as NULL.
     reads_as_missing: bool,
 }
@@ -256,6 +266,7 @@ impl RawPage {
         block: u32,
         column: &Column,
         growth: Growth,
+        key: bool,
     ) -> Page {
         let mut result = Page::default();
         // SAFETY: the page stays as it is under the share lock, but for hint bits; line pointers are read up to the
@@ -279,7 +290,7 @@ impl RawPage {
                 }
                 let offset = index as u16 + 1;
                 let length = pointer.lp_len();
-                match self.state(relation, header, length, Tid { block, offset }) {
+                match self.state(relation, header, length, Tid { block, offset }, key) {
                     State::Free => result.rows.push(Row {
                         offset,
                         size: max_align(length as usize),
@@ -316,6 +327,7 @@ impl RawPage {
         header: pg_sys::HeapTupleHeader,
         length: u32,
         tid: Tid,
+        key: bool,
     ) -> State {
         // SAFETY: the tuple is on the page, which is pinned and share-locked, as HeapTupleSatisfiesUpdate wants it.
         unsafe {
@@ -333,7 +345,9 @@ impl RawPage {
             let command = pg_sys::GetCurrentCommandId(false);
             match pg_sys::HeapTupleSatisfiesUpdate(&mut tuple, command, self.buffer) {
                 pg_sys::TM_Result::TM_Ok => State::Free,
-                pg_sys::TM_Result::TM_BeingModified if only_key_shared(header) => State::Free,
+                pg_sys::TM_Result::TM_BeingModified if !key && only_key_shared(header) => {
+                    State::Free
+                }
                 pg_sys::TM_Result::TM_BeingModified => State::Busy,
                 _ => State::Gone,
             }

@@ -62,29 +62,45 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
     }
-    let undo = |_: CaughtError| {
+    let restore = || {
+        // SAFETY: both outlive the subtransaction.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let result = work();
+        // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        restore();
+        Attempt::Done(result)
+    }))
+    .catch_others(|error| {
+        // Left open, it alone would be rolled back by the error, and not the transaction around it.
         // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
         unsafe {
             pg_sys::MemoryContextSwitchTo(context);
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::CurrentResourceOwner = owner;
         }
-        Attempt::Locked
-    };
-    PgTryBuilder::new(AssertUnwindSafe(|| {
-        let result = work();
-        // SAFETY: as above; the work left the subtransaction as it found it.
-        unsafe {
-            pg_sys::ReleaseCurrentSubTransaction();
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::CurrentResourceOwner = owner;
+        restore();
+        if is_lock_failure(&error) {
+            Attempt::Locked
+        } else {
+            error.rethrow()
         }
-        Attempt::Done(result)
-    }))
-    .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, undo)
-    .catch_when(PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED, undo)
+    })
     .execute()
+}
+
+fn is_lock_failure(error: &CaughtError) -> bool {
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = error else {
+        return false;
+    };
+    matches!(
+        report.sql_error_code(),
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+    )
 }
 
 /// Ends the CALL if it was cancelled or its backend terminated.
