@@ -112,7 +112,8 @@ pub fn fill(
             break;
         }
         let began = Instant::now();
-        match update(ground, &tids, limits.lock) {
+        let update = || ground.statements.update(&tids, ground.filling);
+        match attempt_update(ground, limits.lock, update) {
             Attempt::Done(updated) => {
                 window.tried(&tids);
                 total.filled += updated.filled;
@@ -137,7 +138,8 @@ pub fn fill(
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.
 pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcome> {
     let meter = Meter::start(ground.oid);
-    match update(ground, &[tid], lock) {
+    let update = || ground.statements.update_waiting(tid, ground.filling);
+    match attempt_update(ground, lock, update) {
         Attempt::Done(updated) => Attempt::Done(Outcome {
             progress: meter.stop(updated.filled),
             refused: updated.refused,
@@ -149,10 +151,15 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
     }
 }
 
-fn update(ground: &Ground<'_>, tids: &[Tid], lock: Duration) -> Attempt<Updated> {
+/// Runs one UPDATE in a subtransaction, waiting this long for each lock.
+fn attempt_update(
+    ground: &Ground<'_>,
+    lock: Duration,
+    update: impl FnOnce() -> Updated,
+) -> Attempt<Updated> {
     settings::set_local_lock_timeout(lock);
     ground.statements.check_at_once();
-    transaction::attempt(|| ground.statements.update(tids, ground.filling))
+    transaction::attempt(update)
 }
 
 /// Reads pages of the window until at least `rows` rows are taken or the pass ends.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::pg::parse;
 use crate::pg::spi::{self, Statement, argument, quote};
 use crate::pg::value::{ColumnType, Constant};
+use crate::sweep::Tid;
 use crate::target::Target;
 
 /// What goes into the column, as a job stores it.
@@ -144,6 +145,7 @@ const CHECKS: &str = "
 /// The statements that fill one leaf table, prepared against the name it has.
 pub struct LeafStatements {
     update: Statement,
+    update_waiting: Statement,
     unfilled: Statement,
     count: Statement,
     counts_refused: bool,
@@ -230,18 +232,21 @@ impl LeafStatements {
         } else {
             "($1)".to_owned()
         };
-        let update = format!(
-            "UPDATE ONLY {table} AS {alias} SET {column} = {value} WHERE {alias}.ctid {one_of} {places} AND {is_due}"
-        );
         let counts_refused = volatile || triggers.may_undo;
-        let update = if counts_refused {
-            format!(
-                "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
-                 SELECT pg_catalog.count(*) FILTER (WHERE NOT refused), pg_catalog.count(*) FILTER (WHERE refused) \
-                 FROM updated"
-            )
-        } else {
-            update
+        let update_at = |places: &str| {
+            let update = format!(
+                "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
+                 WHERE {alias}.ctid {one_of} {places} AND {is_due}"
+            );
+            if counts_refused {
+                format!(
+                    "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
+                     SELECT pg_catalog.count(*) FILTER (WHERE NOT refused), \
+                     pg_catalog.count(*) FILTER (WHERE refused) FROM updated"
+                )
+            } else {
+                update
+            }
         };
         let types = match &filling.constant {
             Some(constant) => vec![pg_sys::TIDARRAYOID, constant.type_oid()],
@@ -250,7 +255,8 @@ impl LeafStatements {
         let unfilled =
             format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
         LeafStatements {
-            update: Statement::prepare(&update, &types),
+            update: Statement::prepare(&update_at(&places), &types),
+            update_waiting: Statement::prepare(&update_at("($1)"), &types),
             unfilled: Statement::prepare(
                 &format!("SELECT {alias}.ctid {unfilled}{has_value} LIMIT $1"),
                 &[pg_sys::INT8OID],
@@ -271,11 +277,20 @@ impl LeafStatements {
         }
     }
 
-    /// Fills the rows at these places that are NULL now.
-    pub fn update(&self, tids: &[crate::sweep::Tid], filling: &Filling) -> Updated {
+    /// Fills the rows at these places that are NULL now; where that may take long, those that nobody holds.
+    pub fn update(&self, tids: &[Tid], filling: &Filling) -> Updated {
+        self.run(&self.update, tids, filling)
+    }
+
+    /// Fills the row at this place if it is NULL when whoever holds it lets go.
+    pub fn update_waiting(&self, tid: Tid, filling: &Filling) -> Updated {
+        self.run(&self.update_waiting, &[tid], filling)
+    }
+
+    fn run(&self, update: &Statement, tids: &[Tid], filling: &Filling) -> Updated {
         let mut arguments = vec![tids.into()];
         arguments.extend(filling.constant.as_ref().map(spi::Argument::from));
-        let rows = self.update.execute(&arguments);
+        let rows = update.execute(&arguments);
         if !self.counts_refused {
             return Updated {
                 filled: rows.processed(),
@@ -293,7 +308,7 @@ impl LeafStatements {
     }
 
     /// Places of at most `limit` rows that are still to be filled, as one snapshot sees the table.
-    pub fn unfilled(&self, limit: i64) -> Vec<crate::sweep::Tid> {
+    pub fn unfilled(&self, limit: i64) -> Vec<Tid> {
         self.unfilled
             .execute(&[argument(limit)])
             .iter()

@@ -213,7 +213,7 @@ impl<'a> Leaf<'a> {
 
     /// Looks at the whole table with one snapshot, as often as needed, until no row is left to be filled.
     fn verify(&mut self) -> Result<End, Error> {
-        let mut idle_rounds = 0;
+        let mut left_before = vec![];
         let mut round = 0;
         while round < MOST_ROUNDS {
             let (left, blocks) = self.unfilled()?;
@@ -222,19 +222,19 @@ impl<'a> Leaf<'a> {
             }
             let (rows_before, refused_before) = (self.report.rows(), self.refused);
             let locked = self.another_round(blocks_of(&left, blocks))?;
-            if self.report.rows() > rows_before {
-                idle_rounds = 0;
-                round += 1;
-            } else if !locked.is_empty() {
+            if self.report.rows() == rows_before && !locked.is_empty() {
                 self.require_patience()?;
                 usage::sleep(settings::row_lock_timeout());
-            } else {
-                // Rows may have moved between the look and the sweep; so one idle round proves nothing.
-                idle_rounds += 1;
-                if self.refused > refused_before || idle_rounds > 1 {
-                    return self.end(Leftover::Refused);
-                }
+                continue;
             }
+            // Rows that are still where they were have been asked and refused; others were moved by an update
+            // between the look and the sweep, or are new.
+            let refused = self.refused > refused_before || left == left_before;
+            if self.report.rows() == rows_before && refused {
+                return self.end(Leftover::Refused);
+            }
+            left_before = left;
+            round += 1;
         }
         self.end(Leftover::New)
     }

@@ -138,12 +138,12 @@ fn a_running_call_follows_the_configuration() -> Result<()> {
         Ok(grown(0) / grown(1))
     };
     let before = rows_per_batch("")?;
-    db.execute("ALTER SYSTEM SET safe_backfill.max_batch_time = '20ms'")
+    db.execute("ALTER SYSTEM SET safe_backfill.max_batch_time = '5ms'")
         .or_else(|_| {
             // The name is known once the library is loaded.
             let mut client = db.connect()?;
             client.batch_execute("LOAD 'pg_safe_backfill'")?;
-            client.batch_execute("ALTER SYSTEM SET safe_backfill.max_batch_time = '20ms'")?;
+            client.batch_execute("ALTER SYSTEM SET safe_backfill.max_batch_time = '5ms'")?;
             anyhow::Ok(())
         })?;
     db.execute("SELECT pg_reload_conf()")?;

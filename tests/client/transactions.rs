@@ -106,7 +106,7 @@ fn an_error_leaves_the_session_in_order() -> Result<()> {
         // Nothing is left open: neither a transaction nor a lock.
         client.batch_execute("BEGIN; LOCK TABLE t; COMMIT")?;
         let locks = client.query_one(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'object'",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND pid = pg_backend_pid()",
             &[],
         )?;
         assert_eq!(locks.get::<_, i64>(0), 0);
