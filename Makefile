@@ -1,6 +1,12 @@
 # Everything runs against a private PostgreSQL, which `make setup` obtains; see scripts/setup.
 # To use one of your own (and install into it), name it: make install PG_CONFIG=/path/to/pg_config
 
+# One that is merely in the environment may serve other projects: it does not count.
+ifeq ($(origin PG_CONFIG),environment)
+unexport PG_CONFIG
+override PG_CONFIG :=
+endif
+
 PG   ?= $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/'),16)
 ROWS ?= 1000000
 ARGS ?=

@@ -35,7 +35,7 @@ CREATE INDEX safe_backfill_job_root_table_idx ON safe_backfill_job (root_table, 
 ALTER TABLE safe_backfill_job ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY safe_backfill_job_readers ON safe_backfill_job FOR SELECT
-    USING (has_any_column_privilege(table_name::oid, 'SELECT') OR has_any_column_privilege(root_table::oid, 'SELECT'));
+    USING (has_table_privilege(table_name::oid, 'SELECT') OR has_table_privilege(root_table::oid, 'SELECT'));
 
 GRANT SELECT ON safe_backfill_job TO PUBLIC;
 

@@ -4,14 +4,17 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::filling::Filling;
-use crate::job::{self, End, Job};
-use crate::leaf::{Leaf, Plan};
-use crate::pg::lock::ColumnLock;
+use crate::job::{End, Job};
+use crate::leaf::{Leaf, Leftover};
 use crate::pg::message;
 use crate::pg::spi::{self, argument};
 use crate::pg::transaction::commit_after;
+use crate::prepared::Plan;
 use crate::progress::{Report, Sizes};
-use crate::target::{self, Target};
+use crate::target::Target;
+
+/// How often all leaves of a tree are looked at before the run ends, though rows were to be filled every time.
+const MOST_LOOKS: u32 = 5;
 
 /// Batches are at least one row and at most this.
 pub const LARGEST_BATCH: i32 = 1_000_000;
@@ -51,18 +54,6 @@ fn require_batch_size(given: i32) -> Result<(), Error> {
     }
 }
 
-/// Takes the lock that keeps a second run off the column.
-///
-/// # Errors
-/// [`Error::AlreadyRunning`].
-pub fn lock(target: &Target) -> Result<ColumnLock, Error> {
-    ColumnLock::try_acquire(target.table, target.number).ok_or_else(|| Error::AlreadyRunning {
-        table: target.table_name.clone(),
-        column: target.column.clone(),
-        pid: job::running_pid(target.table, target.number),
-    })
-}
-
 /// Fills every leaf of the target, commits each batch, and says how it went.
 ///
 /// # Errors
@@ -98,52 +89,65 @@ pub fn run(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fills leaf by leaf, those that are attached meanwhile too.
+/// Fills leaf by leaf, then looks at all of them again: rows can have moved from a leaf that was still to be filled to
+/// one that was done, and partitions can have been attached.
 fn fill_leaves(
     request: &Request,
     plan: &Plan<'_>,
     report: &mut Report,
 ) -> Result<Vec<pg_sys::Oid>, Error> {
-    let mut done = vec![];
-    let mut next = request.target.leaves.clone();
-    while !next.is_empty() {
-        for &leaf in &next {
-            fill_leaf(plan, report, leaf)?;
+    let mut leaves = request.target.leaves.clone();
+    let mut leftovers = vec![];
+    for _ in 0..MOST_LOOKS {
+        let rows_before = report.rows();
+        leftovers.clear();
+        for &leaf in &leaves {
+            leftovers.extend(fill_leaf(plan, report, leaf)?);
         }
-        done.append(&mut next);
-        next = commit_after(|| attached_since(request, plan.job, &done))?;
+        let now = commit_after(|| leaves_now(request, plan.job, &leaves))?;
+        let is_one_table = now == [plan.target.table];
+        let settled = now == leaves && (is_one_table || report.rows() == rows_before);
+        leaves = now;
+        if settled {
+            break;
+        }
     }
-    Ok(done)
+    leftovers.iter().for_each(Leftover::warn);
+    Ok(leaves)
 }
 
-fn fill_leaf(plan: &Plan<'_>, report: &mut Report, leaf: pg_sys::Oid) -> Result<(), Error> {
-    let opened = Leaf::open(plan, report, leaf);
-    let end = opened.and_then(|opened| opened.map(Leaf::fill).transpose());
-    match end {
+fn fill_leaf(
+    plan: &Plan<'_>,
+    report: &mut Report,
+    leaf: pg_sys::Oid,
+) -> Result<Option<Leftover>, Error> {
+    match Leaf::open(plan, report, leaf).and_then(Leaf::fill) {
         // A partition may go; what matters is the table that was named.
         Err(Error::TableDropped { .. }) if leaf != plan.target.table => commit_after(|| {
             plan.job.finish_leaf(leaf, End::Dropped);
-            Ok(())
+            Ok(None)
         }),
-        end => end.map(drop),
+        outturn => Ok(outturn?.leftover),
     }
 }
 
-fn attached_since(
+/// The leaves that the target has now; those that are new to the job are added to it.
+fn leaves_now(
     request: &Request,
     job: &Job,
-    done: &[pg_sys::Oid],
+    known: &[pg_sys::Oid],
 ) -> Result<Vec<pg_sys::Oid>, Error> {
-    let mut leaves = target::leaves(request.target.table);
-    leaves.retain(|leaf| !done.contains(leaf));
-    if leaves.is_empty() {
-        return Ok(leaves);
+    let target = &request.target;
+    let now = Target::prove(target.table, &target.column).map_err(|error| match error {
+        Error::NoTable { .. } => Error::TableDropped {
+            table: target.table_name.clone(),
+        },
+        error => error,
+    })?;
+    for &leaf in now.leaves.iter().filter(|leaf| !known.contains(leaf)) {
+        job.add_leaf(leaf, &now, &request.filling, request.batch_size)?;
     }
-    let target = Target::prove(request.target.table, &request.target.column)?;
-    for &leaf in &leaves {
-        job.add_leaf(leaf, &target, &request.filling, request.batch_size)?;
-    }
-    Ok(leaves)
+    Ok(now.leaves)
 }
 
 fn say_default(target: &Target) {

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use crate::filling::{Filling, LeafStatements, Updated};
+use crate::filling::Filling;
 use crate::job::Progress;
 use crate::pace::Pace;
 use crate::pg::heap::{Column, Growth, Table};
 use crate::pg::transaction::{self, Attempt};
 use crate::pg::{settings, usage};
+use crate::statements::{LeafStatements, Updated};
 use crate::sweep::{Tid, Window};
 
 /// What a batch needs to know of the table it works on, for the length of its transaction.
@@ -53,37 +54,26 @@ pub struct Outcome {
     pub pass_ended: bool,
     /// The last statement met a lock and was undone.
     pub locked: bool,
-    /// The transaction's ID, if it wrote anything.
+    /// The last subtransaction that wrote anything.
     pub id: Option<pg_sys::TransactionId>,
 }
 
-/// Measures one batch from its beginning.
-struct Meter {
-    began: Instant,
-    wal: u64,
-    hot: i64,
-    table: pg_sys::Oid,
+/// What one statement did.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    updated: Updated,
+    hot: u64,
+    /// The subtransaction that wrote it.
+    id: Option<pg_sys::TransactionId>,
 }
 
-impl Meter {
-    fn start(table: pg_sys::Oid) -> Self {
-        Meter {
-            began: Instant::now(),
-            wal: usage::wal_bytes(),
-            hot: usage::hot_updates(table),
-            table,
-        }
-    }
-
-    fn stop(&self, rows: u64) -> Progress {
-        Progress {
-            rows,
-            hot: (usage::hot_updates(self.table) - self.hot)
-                .max(0)
-                .unsigned_abs(),
-            batches: u64::from(rows > 0),
-            wal: usage::wal_bytes().saturating_sub(self.wal),
-        }
+impl Outcome {
+    fn add(&mut self, written: Written) {
+        self.progress.rows += written.updated.filled;
+        self.progress.hot += written.hot.min(written.updated.filled);
+        self.progress.batches = u64::from(self.progress.rows > 0);
+        self.refused += written.updated.refused;
+        self.id = written.id.or(self.id);
     }
 }
 
@@ -98,28 +88,27 @@ pub fn fill(
     pace: &mut Pace,
     limits: Limits,
 ) -> Outcome {
-    let meter = Meter::start(ground.oid);
-    let mut total = Updated::default();
+    let began = Instant::now();
+    let wal = usage::wal_bytes();
     let mut outcome = Outcome::default();
     let mut done = 0;
-    while let Some(rows) =
-        pace.next_statement(limits.rows, done, meter.began.elapsed(), limits.time)
-    {
-        choose(ground, window, taken, rows);
+    while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
+        // While rows are locked, the search for more of them has to end in time as well.
+        let deadline = (done > 0).then(|| began + limits.time);
+        let pass_ended = choose(ground, window, taken, rows, deadline);
         let tids: Vec<Tid> = taken.drain(..rows.min(taken.len())).collect();
         if tids.is_empty() {
-            outcome.pass_ended = true;
+            outcome.pass_ended = pass_ended;
             break;
         }
-        let began = Instant::now();
+        let statement_began = Instant::now();
         let update = || ground.statements.update(&tids, ground.filling);
         match attempt_update(ground, limits.lock, update) {
-            Attempt::Done(updated) => {
+            Attempt::Done(written) => {
                 window.tried(&tids);
-                total.filled += updated.filled;
-                total.refused += updated.refused;
+                outcome.add(written);
                 done += tids.len();
-                pace.learn(tids.len(), began.elapsed(), limits.time);
+                pace.learn(tids.len(), statement_began.elapsed(), limits.time);
             }
             Attempt::Locked => {
                 window.undone(&tids);
@@ -129,24 +118,24 @@ pub fn fill(
             }
         }
     }
-    outcome.progress = meter.stop(total.filled);
-    outcome.refused = total.refused;
-    outcome.id = transaction::current_id();
+    outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
     outcome
 }
 
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.
 pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcome> {
-    let meter = Meter::start(ground.oid);
+    let wal = usage::wal_bytes();
     let update = || ground.statements.update_waiting(tid, ground.filling);
     match attempt_update(ground, lock, update) {
-        Attempt::Done(updated) => Attempt::Done(Outcome {
-            progress: meter.stop(updated.filled),
-            refused: updated.refused,
-            pass_ended: true,
-            locked: false,
-            id: transaction::current_id(),
-        }),
+        Attempt::Done(written) => {
+            let mut outcome = Outcome {
+                pass_ended: true,
+                ..Outcome::default()
+            };
+            outcome.add(written);
+            outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
+            Attempt::Done(outcome)
+        }
         Attempt::Locked => Attempt::Locked,
     }
 }
@@ -156,19 +145,37 @@ fn attempt_update(
     ground: &Ground<'_>,
     lock: Duration,
     update: impl FnOnce() -> Updated,
-) -> Attempt<Updated> {
+) -> Attempt<Written> {
     settings::set_local_lock_timeout(lock);
     ground.statements.check_at_once();
-    transaction::attempt(update)
+    transaction::attempt(|| {
+        let hot = usage::hot_updates(ground.oid);
+        let updated = update();
+        Written {
+            updated,
+            hot: (usage::hot_updates(ground.oid) - hot).max(0).unsigned_abs(),
+            id: transaction::current_id(),
+        }
+    })
 }
 
-/// Reads pages of the window until at least `rows` rows are taken or the pass ends.
-fn choose(ground: &Ground<'_>, window: &mut Window, taken: &mut VecDeque<Tid>, rows: usize) {
+/// Reads pages of the window until at least `rows` rows are taken, the pass ends (then it returns `true`) or the
+/// deadline is over.
+fn choose(
+    ground: &Ground<'_>,
+    window: &mut Window,
+    taken: &mut VecDeque<Tid>,
+    rows: usize,
+    deadline: Option<Instant>,
+) -> bool {
     let blocks = ground.table.blocks();
     while taken.len() < rows {
         transaction::check_for_interrupts();
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
         let Some(block) = window.next_block() else {
-            return;
+            return true;
         };
         // VACUUM may have cut the end of the table off since the window was made.
         if block < blocks {
@@ -178,4 +185,5 @@ fn choose(ground: &Ground<'_>, window: &mut Window, taken: &mut VecDeque<Tid>, r
             taken.extend(window.choose(block, page));
         }
     }
+    false
 }

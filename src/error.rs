@@ -17,6 +17,9 @@ pub enum Error {
     /// The session or database is set to read only.
     #[error("cannot execute {procedure} in a read-only transaction")]
     ReadOnly { procedure: &'static str },
+    /// The database has an encoding that Rust's strings cannot hold.
+    #[error("cannot execute {procedure} in a database whose encoding is not UTF8")]
+    Encoding { procedure: &'static str },
     /// An argument that must not be NULL is.
     #[error("{argument} must not be null")]
     NullArgument { argument: &'static str },
@@ -135,7 +138,8 @@ impl Error {
             Error::NotATable { .. } | Error::ForeignLeaf { .. } | Error::SystemCatalog { .. } => {
                 ERRCODE_WRONG_OBJECT_TYPE
             }
-            Error::OtherSessionsTable { .. }
+            Error::Encoding { .. }
+            | Error::OtherSessionsTable { .. }
             | Error::AccessMethod { .. }
             | Error::UpdateRule { .. }
             | Error::SystemColumn { .. }
@@ -180,6 +184,7 @@ impl Error {
             Error::TransactionBlock { .. } => {
                 "Call it as a statement of its own: not after BEGIN, not in a function, not in a migration that the tool wraps in a transaction."
             }
+            Error::Encoding { .. } => "Use an UPDATE in batches of your own there.",
             Error::HotStandby { .. } => "Connect to the primary server.",
             Error::ReadOnly { .. } => "Set default_transaction_read_only to off for this session.",
             Error::NullArgument { argument: "value" } => {

@@ -1,13 +1,12 @@
 //! What goes into the column: one constant, or an expression over the row.
 
-use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::pg::parse;
-use crate::pg::spi::{self, Statement, argument, quote};
+use crate::pg::spi::{self, argument, quote};
 use crate::pg::value::{ColumnType, Constant};
-use crate::sweep::Tid;
+use crate::statements::{LeafName, LeafStatements, Triggers};
 use crate::target::Target;
 
 /// What goes into the column, as a job stores it.
@@ -94,7 +93,7 @@ impl Filling {
                 quote(&target.column),
                 quote(&target.table_name)
             );
-            let passed: Option<bool> = spi::catalog(&sql, &[constant.into()])
+            let passed: Option<bool> = spi::execute(&sql, &[constant.into()])
                 .first()
                 .and_then(|row| row.get(1));
             // NULL passes a CHECK.
@@ -118,8 +117,13 @@ impl Filling {
             schema: target.schema.clone(),
             name: target.table_name.clone(),
         };
-        LeafStatements::prepare(&name, target, self, Triggers::default());
+        LeafStatements::prepare(&name, target, self, Triggers::default(), false);
         Ok(())
+    }
+
+    /// The value, if every row gets the same.
+    pub fn value(&self) -> Option<&Constant> {
+        self.constant.as_ref()
     }
 
     /// Whether some rows may rightly be NULL still after they were filled.
@@ -139,189 +143,7 @@ impl Filling {
 
 const CHECKS: &str = "
     SELECT conname::text, pg_get_expr(conbin, conrelid)
-    FROM pg_constraint
-    WHERE conrelid = $1 AND contype = 'c' AND conkey = ARRAY[$2]";
-
-/// The statements that fill one leaf table, prepared against the name it has.
-pub struct LeafStatements {
-    update: Statement,
-    update_waiting: Statement,
-    unfilled: Statement,
-    count: Statement,
-    counts_refused: bool,
-    check_at_once: Option<Statement>,
-}
-
-/// What the triggers of a leaf can do to an UPDATE.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Triggers {
-    /// One could set the column back to NULL before the row is written.
-    pub may_undo: bool,
-    /// One could take its time while rows are locked.
-    pub may_take_long: bool,
-    /// One, such as that of a deferred foreign key, could wait for a lock at commit.
-    pub may_wait_at_commit: bool,
-}
-
-/// A leaf as SQL names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeafName {
-    /// Its schema.
-    pub schema: String,
-    /// Its own name.
-    pub name: String,
-}
-
-impl LeafName {
-    fn quoted(&self) -> String {
-        format!("{}.{}", quote(&self.schema), quote(&self.name))
-    }
-}
-
-/// What one UPDATE did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Updated {
-    /// Rows whose column has a value now.
-    pub filled: u64,
-    /// Rows that were written and are NULL still: the expression or a trigger made it so.
-    pub refused: u64,
-}
-
-impl LeafStatements {
-    /// Prepares the statements for one leaf.
-    ///
-    /// # Errors
-    /// PostgreSQL's own, for an expression or a filter that does not fit the table.
-    pub fn prepare(
-        leaf: &LeafName,
-        target: &Target,
-        filling: &Filling,
-        triggers: Triggers,
-    ) -> Self {
-        let table = leaf.quoted();
-        let alias = quote(&target.table_name);
-        let column = quote(&target.column);
-        let filter = match &filling.filter {
-            Some(filter) => format!(" AND ({filter}\n)"),
-            None => String::new(),
-        };
-        let (value, volatile) = match &filling.recipe {
-            Recipe::Constant(_) => ("$2".to_owned(), false),
-            Recipe::Expression(text) => {
-                let probe = Statement::prepare(
-                    &format!("SELECT ({text}\n) FROM ONLY {table} AS {alias}"),
-                    &[],
-                );
-                (format!("({text}\n)"), probe.is_volatile())
-            }
-        };
-        // A row whose expression is NULL is not worth a new version; but a volatile one may be evaluated only once.
-        let has_value = match filling.recipe {
-            Recipe::Expression(_) if !volatile => format!(" AND {value} IS NOT NULL"),
-            _ => String::new(),
-        };
-        let is_due = format!("{alias}.{column} IS NULL{filter}{has_value}");
-        let one_of = "OPERATOR(pg_catalog.=) ANY";
-        // Where a statement can take longer than deadlock_timeout it must not wait for a row while it holds others:
-        // the application's look for deadlocks could fall into that wait.
-        let places = if triggers.may_take_long || filling.can_be_null() {
-            format!(
-                "(ARRAY(SELECT {alias}.ctid FROM ONLY {table} AS {alias} \
-                 WHERE {alias}.ctid {one_of} ($1) AND {is_due} FOR NO KEY UPDATE SKIP LOCKED))"
-            )
-        } else {
-            "($1)".to_owned()
-        };
-        let counts_refused = volatile || triggers.may_undo;
-        let update_at = |places: &str| {
-            let update = format!(
-                "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
-                 WHERE {alias}.ctid {one_of} {places} AND {is_due}"
-            );
-            if counts_refused {
-                format!(
-                    "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
-                     SELECT pg_catalog.count(*) FILTER (WHERE NOT refused), \
-                     pg_catalog.count(*) FILTER (WHERE refused) FROM updated"
-                )
-            } else {
-                update
-            }
-        };
-        let types = match &filling.constant {
-            Some(constant) => vec![pg_sys::TIDARRAYOID, constant.type_oid()],
-            None => vec![pg_sys::TIDARRAYOID],
-        };
-        let unfilled =
-            format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
-        LeafStatements {
-            update: Statement::prepare(&update_at(&places), &types),
-            update_waiting: Statement::prepare(&update_at("($1)"), &types),
-            unfilled: Statement::prepare(
-                &format!("SELECT {alias}.ctid {unfilled}{has_value} LIMIT $1"),
-                &[pg_sys::INT8OID],
-            ),
-            count: Statement::prepare(&format!("SELECT pg_catalog.count(*) {unfilled}"), &[]),
-            counts_refused,
-            check_at_once: triggers
-                .may_wait_at_commit
-                .then(|| Statement::prepare("SET CONSTRAINTS ALL IMMEDIATE", &[])),
-        }
-    }
-
-    /// Has deferred constraints checked at the end of each statement of this transaction, where a lock that they wait
-    /// for undoes that statement alone.
-    pub fn check_at_once(&self) {
-        if let Some(statement) = &self.check_at_once {
-            statement.execute(&[]);
-        }
-    }
-
-    /// Fills the rows at these places that are NULL now; where that may take long, those that nobody holds.
-    pub fn update(&self, tids: &[Tid], filling: &Filling) -> Updated {
-        self.run(&self.update, tids, filling)
-    }
-
-    /// Fills the row at this place if it is NULL when whoever holds it lets go.
-    pub fn update_waiting(&self, tid: Tid, filling: &Filling) -> Updated {
-        self.run(&self.update_waiting, &[tid], filling)
-    }
-
-    fn run(&self, update: &Statement, tids: &[Tid], filling: &Filling) -> Updated {
-        let mut arguments = vec![tids.into()];
-        arguments.extend(filling.constant.as_ref().map(spi::Argument::from));
-        let rows = update.execute(&arguments);
-        if !self.counts_refused {
-            return Updated {
-                filled: rows.processed(),
-                refused: 0,
-            };
-        }
-        let count = |number| {
-            let count: Option<i64> = rows.first().and_then(|row| row.get(number));
-            count.unwrap_or(0).unsigned_abs()
-        };
-        Updated {
-            filled: count(1),
-            refused: count(2),
-        }
-    }
-
-    /// Places of at most `limit` rows that are still to be filled, as one snapshot sees the table.
-    pub fn unfilled(&self, limit: i64) -> Vec<Tid> {
-        self.unfilled
-            .execute(&[argument(limit)])
-            .iter()
-            .filter_map(|row| row.tid(1))
-            .collect()
-    }
-
-    /// How many rows are NULL and meet the filter, as one snapshot sees the table.
-    pub fn count_unfilled(&self) -> i64 {
-        self.count
-            .execute(&[])
-            .first()
-            .and_then(|row| row.get(1))
-            .unwrap_or(0)
-    }
-}
+    FROM pg_constraint c
+    WHERE conrelid = $1 AND contype = 'c' AND conkey = ARRAY[$2]
+    -- Since PostgreSQL 18 a constraint can be NOT ENFORCED.
+    AND coalesce((to_jsonb(c) ->> 'conenforced')::boolean, true)";

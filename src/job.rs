@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::filling::{Filling, Recipe};
+use crate::pg::lock::ColumnLock;
 use crate::pg::role::acting_as;
 use crate::pg::spi::{self, Statement, argument};
 use crate::pg::usage;
@@ -52,8 +53,8 @@ pub struct Position {
     pub file_node: Option<pg_sys::Oid>,
     /// All blocks before this one are done.
     pub next_block: u32,
-    /// The first round goes to before this block.
-    pub end_block: u32,
+    /// All blocks were done and the leaf was looked at as a whole.
+    pub finished: bool,
 }
 
 /// How a leaf table came out.
@@ -168,29 +169,30 @@ impl Job {
         Ok(())
     }
 
-    /// Where to go on with a leaf table, or `None` if the job is done with it.
-    pub fn position(&self, leaf: pg_sys::Oid) -> Option<Position> {
+    /// Where to go on with a leaf table.
+    pub fn position(&self, leaf: pg_sys::Oid) -> Position {
         let sql = format!(
-            "SELECT file_node, next_block, end_block FROM @.safe_backfill_job
-             WHERE job_id = $1 AND table_name = $2 AND {UNFINISHED}"
+            "SELECT file_node, next_block, NOT ({UNFINISHED}) FROM @.safe_backfill_job
+             WHERE job_id = $1 AND table_name = $2"
         );
         let rows = self
             .home
             .execute(&sql, &[argument(self.id), argument(leaf)]);
-        let row = rows.first()?;
-        let block = |number| {
-            row.get::<i64>(number)
-                .and_then(|block| u32::try_from(block).ok())
+        let Some(row) = rows.first() else {
+            return Position::default();
         };
-        Some(Position {
+        let next_block: Option<i64> = row.get(2);
+        Position {
             file_node: row.get(1),
-            next_block: block(2).unwrap_or(0),
-            end_block: block(3).unwrap_or(0),
-        })
+            next_block: next_block
+                .and_then(|block| u32::try_from(block).ok())
+                .unwrap_or(0),
+            finished: row.get(3).unwrap_or(false),
+        }
     }
 
     /// Says that this backend begins, or begins again, with a leaf table.
-    pub fn start_leaf(&self, leaf: pg_sys::Oid, position: &Position) {
+    pub fn start_leaf(&self, leaf: pg_sys::Oid, position: &Position, end_block: u32) {
         const START: &str = "
             UPDATE @.safe_backfill_job
             SET state = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
@@ -203,7 +205,7 @@ impl Job {
                 argument(leaf),
                 argument(position.file_node),
                 argument(i64::from(position.next_block)),
-                argument(i64::from(position.end_block)),
+                argument(i64::from(end_block)),
             ],
         );
     }
@@ -279,6 +281,7 @@ const HORIZON_HOLDER: &str = "
                END AS hint
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+        AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
         AND (backend_type = 'walsender'
              OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
         UNION ALL
@@ -340,8 +343,25 @@ fn start_new(home: &Home, target: &Target) -> Result<i64, Error> {
         .ok_or(Error::NotInstalled)
 }
 
+/// Takes the lock that keeps a second run off a column.
+///
+/// # Errors
+/// [`Error::AlreadyRunning`].
+pub fn lock_column(
+    table: pg_sys::Oid,
+    number: i16,
+    table_name: &str,
+    column_name: &str,
+) -> Result<ColumnLock, Error> {
+    ColumnLock::try_acquire(table, number).ok_or_else(|| Error::AlreadyRunning {
+        table: table_name.into(),
+        column: column_name.into(),
+        pid: running_pid(table, number),
+    })
+}
+
 /// The process that has the lock on a column, if it still has it.
-pub fn running_pid(table: pg_sys::Oid, number: i16) -> Option<i32> {
+fn running_pid(table: pg_sys::Oid, number: i16) -> Option<i32> {
     const HOLDER: &str = "
         SELECT pid FROM pg_locks
         WHERE locktype = 'object' AND classid = 'pg_class'::regclass AND objid = $1 AND objsubid = $2 AND granted

@@ -14,9 +14,11 @@ mod pace;
 mod page;
 #[allow(unsafe_code)]
 mod pg;
+mod prepared;
 mod progress;
 mod settings;
 mod sql;
+mod statements;
 mod sweep;
 mod target;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::job;
-use crate::pg::message;
+use crate::pg::{message, usage};
 use crate::settings;
 
 /// Counts what a run has done and says so from time to time.
@@ -12,25 +12,31 @@ pub struct Report {
     began: Instant,
     last_said: Instant,
     total: job::Progress,
-    /// Blocks of all leaf tables that this run has yet to go over when it starts.
-    blocks_to_do: u64,
+    /// Blocks of all leaf tables.
+    blocks: u64,
+    /// Of those, done by earlier calls.
+    blocks_before: u64,
+    /// Of those, done by this one.
     blocks_done: u64,
     /// Of the window being swept, so many blocks' worth is done.
     blocks_of_window: f64,
+    holder_is_named: bool,
 }
 
 impl Report {
-    /// A report on a run over `blocks_to_do` blocks of `table`.
-    pub fn new(table: &str, blocks_to_do: u64) -> Self {
+    /// A report on a run over `blocks` blocks of `table`.
+    pub fn new(table: &str, blocks: u64) -> Self {
         let now = Instant::now();
         Report {
             table: table.into(),
             began: now,
             last_said: now,
             total: job::Progress::default(),
-            blocks_to_do,
+            blocks,
+            blocks_before: 0,
             blocks_done: 0,
             blocks_of_window: 0.0,
+            holder_is_named: false,
         }
     }
 
@@ -53,6 +59,25 @@ impl Report {
         self.blocks_of_window = 0.0;
     }
 
+    /// Counts blocks that an earlier call has done.
+    pub fn done_before(&mut self, blocks: u64) {
+        self.blocks_before += blocks;
+    }
+
+    /// Whether the user knows who keeps dead row versions alive.
+    pub fn holder_is_named(&self) -> bool {
+        self.holder_is_named
+    }
+
+    /// Tells the user, once, who keeps dead row versions alive, and what to do about it.
+    pub fn name_holder(&mut self, holder: &str, hint: &str) {
+        self.holder_is_named = true;
+        message::notice(
+            format!("old row versions cannot be reused because of {holder}; the table will grow"),
+            Some(hint),
+        );
+    }
+
     /// Says how much of the window being swept is done, in blocks.
     pub fn window_at(&mut self, blocks: f64) {
         self.blocks_of_window = blocks;
@@ -64,18 +89,17 @@ impl Report {
     }
 
     fn line(&self, elapsed: Duration) -> String {
-        let share = share(
-            self.blocks_done as f64 + self.blocks_of_window,
-            self.blocks_to_do as f64,
-        );
-        let left = match time_left(elapsed, share) {
+        let done = self.blocks_done as f64 + self.blocks_of_window;
+        let before = self.blocks_before as f64;
+        let all = self.blocks as f64;
+        let left = match time_left(elapsed, share(done, all - before)) {
             Some(left) => format!("about {} left", seconds(left)),
             None => "time left not known yet".into(),
         };
         format!(
             "\"{}\": {:.1} % done, {} rows filled, {:.0} rows/s, {left}",
             self.table,
-            100.0 * share,
+            100.0 * share(before + done, all),
             self.total.rows,
             self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
         )
@@ -84,15 +108,19 @@ impl Report {
     /// The last message of a run: what it did and what it cost.
     pub fn summary(&self, before: Sizes, after: Sizes) -> String {
         let elapsed = self.began.elapsed();
+        let hot = if usage::counts_updates() {
+            let share = share(self.total.hot as f64, self.total.rows.max(1) as f64);
+            format!("{:.0} % by HOT updates, ", 100.0 * share)
+        } else {
+            String::new()
+        };
         format!(
-            "\"{}\": filled {} rows in {} batches and {} ({:.0} rows/s), {:.0} % by HOT updates, \
-             heap {}, indexes {}, {} of WAL",
+            "\"{}\": filled {} rows in {} batches and {} ({:.0} rows/s), {hot}heap {}, indexes {}, {} of WAL",
             self.table,
             self.total.rows,
             self.total.batches,
             seconds(elapsed),
             self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
-            100.0 * share(self.total.hot as f64, self.total.rows.max(1) as f64),
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
             bytes(self.total.wal),
@@ -157,6 +185,16 @@ mod tests {
             report.line(Duration::from_secs(10)),
             "\"large_user\": 25.0 % done, 5000 rows filled, 500 rows/s, about 30.0 s left"
         );
+    }
+
+    #[test]
+    fn a_resumed_run_judges_by_its_own_speed() {
+        let mut report = Report::new("t", 1000);
+        report.done_before(900);
+        report.blocks_done(10);
+        let line = report.line(Duration::from_secs(10));
+        assert!(line.contains("91.0 % done"), "{line}");
+        assert!(line.ends_with("about 1 min 30 s left"), "{line}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::backfill::{self, Request};
 use crate::error::Error;
 use crate::filling::Filling;
+use crate::job::lock_column;
 use crate::pg::call::Call;
 use crate::pg::transaction::commit_after;
 use crate::pg::value::Constant;
@@ -17,19 +18,11 @@ CREATE PROCEDURE safe_backfill(table_name regclass, column_name name, value text
                                batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
-fn safe_backfill_text(
-    table_name: Option<pg_sys::Oid>,
-    column_name: Option<&core::ffi::CStr>,
-    value: Option<&str>,
-    batch_size: Option<i32>,
-    filter: Option<String>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Result<(), ErrorReport> {
+fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    let arguments = Arguments::new(call, table_name, column_name, batch_size)?;
-    arguments.run(|target| {
-        let value = value.ok_or(NULL_VALUE)?;
-        let constant = Constant::from_text(value, target.column_type).ok_or(NULL_VALUE)?;
+    run(call, |target, filter| {
+        let value: String = call.get(WHAT).ok_or(NULL_VALUE)?;
+        let constant = Constant::from_text(&value, target.column_type).ok_or(NULL_VALUE)?;
         Filling::constant(constant, filter, target)
     })
 }
@@ -40,19 +33,10 @@ CREATE PROCEDURE safe_backfill(table_name regclass, column_name name, value anye
                                batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
-fn safe_backfill_value(
-    table_name: Option<pg_sys::Oid>,
-    column_name: Option<&core::ffi::CStr>,
-    _value: Option<pgrx::AnyElement>,
-    batch_size: Option<i32>,
-    filter: Option<String>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Result<(), ErrorReport> {
-    const VALUE: usize = 2;
+fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    let arguments = Arguments::new(call, table_name, column_name, batch_size)?;
-    arguments.run(|target| {
-        let (datum, from) = call.argument(VALUE).ok_or(NULL_VALUE)?;
+    run(call, |target, filter| {
+        let (datum, from) = call.argument(WHAT).ok_or(NULL_VALUE)?;
         let constant = Constant::from_value(datum, from, target.column_type)
             .map_err(|no_cast| target.value_type(no_cast.from))?;
         Filling::constant(constant.ok_or(NULL_VALUE)?, filter, target)
@@ -65,63 +49,43 @@ CREATE PROCEDURE safe_backfill_using(table_name regclass, column_name name, expr
                                      batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
-fn safe_backfill_using(
-    table_name: Option<pg_sys::Oid>,
-    column_name: Option<&core::ffi::CStr>,
-    expression: Option<String>,
-    batch_size: Option<i32>,
-    filter: Option<String>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Result<(), ErrorReport> {
+fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill_using");
-    let arguments = Arguments::new(call, table_name, column_name, batch_size)?;
-    arguments.run(|_| {
-        let argument = "expression";
-        let expression = expression.ok_or(Error::NullArgument { argument })?;
+    run(call, |_, filter| {
+        let expression = call.get(WHAT).ok_or(null("expression"))?;
         Filling::expression(expression, filter)
     })
 }
 
-const NULL_VALUE: Error = Error::NullArgument { argument: "value" };
+// Places of the arguments, the same in every procedure.
+const TABLE_NAME: usize = 0;
+const COLUMN_NAME: usize = 1;
+const WHAT: usize = 2;
+const BATCH_SIZE: usize = 3;
+const FILTER: usize = 4;
 
-/// What every form of the procedure is given.
-struct Arguments {
-    table: pg_sys::Oid,
-    column: String,
-    batch_size: i32,
+const NULL_VALUE: Error = null("value");
+
+const fn null(argument: &'static str) -> Error {
+    Error::NullArgument { argument }
 }
 
-impl Arguments {
-    fn new(
-        call: Call,
-        table: Option<pg_sys::Oid>,
-        column: Option<&core::ffi::CStr>,
-        batch_size: Option<i32>,
-    ) -> Result<Self, Error> {
-        call.require_commit()?;
-        let null = |argument| Error::NullArgument { argument };
-        Ok(Arguments {
-            table: table.ok_or(null("table_name"))?,
-            column: column
-                .ok_or(null("column_name"))?
-                .to_string_lossy()
-                .into_owned(),
-            batch_size: batch_size.ok_or(null("batch_size"))?,
-        })
-    }
-
-    /// Proves the target, builds the filling, takes the lock; then runs.
-    fn run(
-        &self,
-        filling: impl FnOnce(&Target) -> Result<Filling, Error>,
-    ) -> Result<(), ErrorReport> {
-        let (request, _lock) = commit_after(|| {
-            let target = Target::prove(self.table, &self.column)?;
-            let filling = filling(&target)?;
-            let request = Request::new(target, filling, self.batch_size)?;
-            let lock = backfill::lock(&request.target)?;
-            Ok((request, lock))
-        })?;
-        Ok(backfill::run(&request)?)
-    }
+/// Proves the target, builds the filling and takes the lock, all before anything is touched; then runs.
+fn run(
+    call: Call,
+    filling: impl FnOnce(&Target, Option<String>) -> Result<Filling, Error>,
+) -> Result<(), ErrorReport> {
+    call.require_commit()?;
+    let (request, _lock) = commit_after(|| {
+        let table = call.get(TABLE_NAME).ok_or(null("table_name"))?;
+        let column = call.name(COLUMN_NAME).ok_or(null("column_name"))?;
+        let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
+        let target = Target::prove(table, &column)?;
+        let filling = filling(&target, call.get(FILTER))?;
+        let request = Request::new(target, filling, batch_size)?;
+        let target = &request.target;
+        let lock = lock_column(target.table, target.number, &target.table_name, &column)?;
+        Ok((request, lock))
+    })?;
+    Ok(backfill::run(&request)?)
 }

@@ -35,7 +35,7 @@ const FACTS: &str = "
            c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
            has_table_privilege(c.oid, 'SELECT') AND has_column_privilege(c.oid, a.attnum, 'UPDATE'),
            row_security_active(c.oid),
-           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2'),
+           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
            a.attnum, a.atttypid, a.atttypmod, a.attgenerated::text, a.attidentity::text,
            a.attnotnull, a.atthasdef OR t.typdefault IS NOT NULL
     FROM pg_class c
@@ -183,6 +183,11 @@ impl Attribute {
         })
     }
 
+    /// Whether no row of `table` alone can be NULL in it; since PostgreSQL 18 a NOT NULL can be not valid yet.
+    fn is_not_null(&self, table: pg_sys::Oid) -> bool {
+        self.not_null && exists(NOT_NULL_IS_VALID, table, argument(self.number))
+    }
+
     fn require_fillable(&self, table: &str, column: &str) -> Result<(), Error> {
         if self.number < 1 {
             return Err(Error::SystemColumn {
@@ -213,7 +218,8 @@ impl Target {
         let facts = Facts::look_up(table, column)?;
         let attribute = facts.require_fillable(column)?;
         let (number, column_type) = (attribute.number, attribute.column_type);
-        let (has_default, not_null) = (attribute.has_default, attribute.not_null);
+        let has_default = attribute.has_default;
+        let mut is_not_null = attribute.is_not_null(table);
         if exists(IN_PARTITION_KEY, table, argument(column)) {
             return Err(Error::PartitionKey {
                 table: facts.name.clone(),
@@ -221,15 +227,15 @@ impl Target {
             });
         }
         let leaves = leaves(table);
-        for &leaf in leaves.iter().filter(|&&leaf| leaf != table) {
-            let leaf = Facts::look_up(leaf, column)?;
+        for &oid in leaves.iter().filter(|&&leaf| leaf != table) {
+            let leaf = Facts::look_up(oid, column)?;
             if leaf.kind == "f" {
                 return Err(Error::ForeignLeaf {
                     table: facts.name.clone(),
                     leaf: leaf.name,
                 });
             }
-            leaf.require_fillable(column)?;
+            is_not_null &= leaf.require_fillable(column)?.is_not_null(oid);
         }
         Ok(Target {
             table,
@@ -237,7 +243,7 @@ impl Target {
             number,
             column_type,
             defaults_to_null: !has_default,
-            is_not_null: not_null && exists(NOT_NULL_IS_VALID, table, argument(number)),
+            is_not_null,
             leaves,
             schema: facts.schema,
             table_name: facts.name,
@@ -261,7 +267,7 @@ impl Target {
 }
 
 /// The tables below `table` that have rows, itself included if it can have any.
-pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     spi::catalog(LEAVES, &[argument(table)])
         .iter()
         .filter_map(|row| row.get(1))

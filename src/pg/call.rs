@@ -1,5 +1,6 @@
 //! How a procedure was called, and with what.
 
+use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 
 use crate::error::Error;
@@ -20,15 +21,22 @@ impl Call {
     /// Fails unless this call may commit and write.
     ///
     /// # Errors
-    /// [`Error::TransactionBlock`], [`Error::HotStandby`], [`Error::ReadOnly`].
+    /// [`Error::TransactionBlock`], [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
     pub fn require_commit(&self) -> Result<(), Error> {
         let procedure = self.procedure;
         // SAFETY: plain reads of the server's state.
-        let (standby, read_only) = unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly) };
+        let (standby, read_only, encoding) = unsafe {
+            (
+                pg_sys::RecoveryInProgress(),
+                pg_sys::XactReadOnly,
+                pg_sys::GetDatabaseEncoding(),
+            )
+        };
         match () {
             () if standby => Err(Error::HotStandby { procedure }),
             () if self.is_atomic() => Err(Error::TransactionBlock { procedure }),
             () if read_only => Err(Error::ReadOnly { procedure }),
+            () if encoding != pg_sys::pg_enc::PG_UTF8 as i32 => Err(Error::Encoding { procedure }),
             () => Ok(()),
         }
     }
@@ -42,6 +50,21 @@ impl Call {
                 || (*context).type_ != pg_sys::NodeTag::T_CallContext
                 || (*context.cast::<pg_sys::CallContext>()).atomic
         }
+    }
+
+    /// Argument `n` (from 0) as `T`, which the declaration of the procedure gives it; `None` when it is NULL.
+    pub fn get<T: FromDatum>(&self, n: usize) -> Option<T> {
+        let (datum, _) = self.argument(n)?;
+        // SAFETY: the callers name the type that the declaration has.
+        unsafe { T::from_datum(datum, false) }
+    }
+
+    /// Argument `n` (from 0), a `name`.
+    pub fn name(&self, n: usize) -> Option<String> {
+        let (datum, _) = self.argument(n)?;
+        // SAFETY: a name is NUL-terminated.
+        let name = unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) };
+        Some(name.to_string_lossy().into_owned())
     }
 
     /// The datum and type of argument `n` (from 0), or `None` when it is NULL or of unknown type.

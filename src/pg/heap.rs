@@ -132,9 +132,14 @@ impl Table {
             unsafe {
                 let buffer = self.pruned_buffer(block);
                 pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-                let free = pg_sys::PageGetHeapFreeSpace(pg_sys::BufferGetPage(buffer));
+                let page = pg_sys::BufferGetPage(buffer);
+                // A page of zeroes was added by another backend and is not its own yet.
+                let is_new = (*(page as *const pg_sys::PageHeaderData)).pd_upper == 0;
+                let free = pg_sys::PageGetHeapFreeSpace(page);
                 pg_sys::UnlockReleaseBuffer(buffer);
-                pg_sys::RecordPageWithFreeSpace(self.0, block, free);
+                if !is_new {
+                    pg_sys::RecordPageWithFreeSpace(self.0, block, free);
+                }
             }
         }
         if first < end {

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::settings::SearchPath;
+use crate::pg::settings::Temporarily;
 
 struct Restore {
     user: pg_sys::Oid,
@@ -31,6 +31,6 @@ pub fn acting_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
         let context = restore.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
         pg_sys::SetUserIdAndSecContext(role, context);
     }
-    let _path = SearchPath::catalog_only();
+    let _path = Temporarily::catalog_only();
     work()
 }

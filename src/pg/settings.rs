@@ -25,29 +25,42 @@ pub fn set_local_lock_timeout(limit: Duration) {
     set(c"lock_timeout", &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
 
-/// A search path that holds until this is dropped.
-pub struct SearchPath {
+/// Settings that hold until this is dropped.
+pub struct Temporarily {
     nest_level: i32,
 }
 
-impl SearchPath {
+impl Temporarily {
     /// Puts only `pg_catalog` on the search path, and temporary objects last.
     pub fn catalog_only() -> Self {
+        Self::set(&[(c"search_path", c"pg_catalog, pg_temp")])
+    }
+
+    /// Has values written in one way, whatever the session prefers, as `postgres_fdw` does.
+    pub fn portable_output() -> Self {
+        Self::set(&[
+            (c"datestyle", c"ISO, YMD"),
+            (c"intervalstyle", c"postgres"),
+            (c"timezone", c"UTC"),
+            (c"bytea_output", c"hex"),
+            (c"extra_float_digits", c"3"),
+        ])
+    }
+
+    fn set(settings: &[(&CStr, &CStr)]) -> Self {
         // SAFETY: balanced by `drop`, or by the end of the (sub)transaction after an error.
         let nest_level = unsafe { pg_sys::NewGUCNestLevel() };
-        set(
-            c"search_path",
-            c"pg_catalog, pg_temp",
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-        );
-        SearchPath { nest_level }
+        for (name, value) in settings {
+            set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+        }
+        Temporarily { nest_level }
     }
 }
 
-impl Drop for SearchPath {
+impl Drop for Temporarily {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: ends the level that `catalog_only` began.
+            // SAFETY: ends the level that `set` began.
             unsafe { pg_sys::AtEOXact_GUC(false, self.nest_level) };
         }
     }

@@ -278,7 +278,7 @@ pub fn execute(sql: &str, arguments: &[Argument]) -> Rows {
 
 /// Runs `sql` once, with only PostgreSQL's own functions and operators in sight, whatever the caller's search path is.
 pub fn catalog(sql: &str, arguments: &[Argument]) -> Rows {
-    let _path = crate::pg::settings::SearchPath::catalog_only();
+    let _path = crate::pg::settings::Temporarily::catalog_only();
     execute(sql, arguments)
 }
 

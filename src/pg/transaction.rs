@@ -33,10 +33,10 @@ fn read_committed() {
     }
 }
 
-/// The ID of this transaction, or `None` while it has written nothing.
+/// The ID of the innermost (sub)transaction, or `None` while it has written nothing.
 pub fn current_id() -> Option<pg_sys::TransactionId> {
     // SAFETY: reads the state of the transaction that surrounds every call of this extension.
-    let id = unsafe { pg_sys::GetTopTransactionIdIfAny() };
+    let id = unsafe { pg_sys::GetCurrentTransactionIdIfAny() };
     (id != pg_sys::TransactionId::INVALID).then_some(id)
 }
 

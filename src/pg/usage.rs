@@ -20,6 +20,12 @@ pub fn hot_updates(table: pg_sys::Oid) -> i64 {
     counted.unwrap_or(0)
 }
 
+/// Whether `track_counts` is on, without which HOT updates are not counted.
+pub fn counts_updates() -> bool {
+    // SAFETY: a setting of this backend.
+    unsafe { pg_sys::pgstat_track_counts }
+}
+
 /// The process ID of this backend.
 pub fn pid() -> i32 {
     // SAFETY: set once at the start of the backend.

@@ -197,8 +197,9 @@ impl Constant {
         }
     }
 
-    /// The value as its type writes it.
+    /// The value as its type writes it, whatever the session's settings are.
     pub fn to_text(&self) -> String {
+        let _settings = crate::pg::settings::Temporarily::portable_output();
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
         // SAFETY: the out-parameters are valid; the value is of the type that the function belongs to.
         unsafe {
