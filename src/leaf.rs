@@ -26,7 +26,9 @@ const STRAGGLERS: i64 = 10_000;
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest wait for a lock while others are held: rather undo the statement, and leave the row for later.
 const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
-/// Locked rows that one round waits for, each for `row_lock_timeout`; the next round sweeps the others again.
+/// Rows that were held when a round came by, to be asked for one by one; the next round sweeps the others again.
+const MOST_BUSY: usize = 1000;
+/// Of those, so many may be held still, each waited for during `row_lock_timeout`.
 const WAITS_PER_ROUND: usize = 20;
 /// How long one pass waits for the xmin horizon before it goes on without.
 const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
@@ -278,13 +280,10 @@ impl<'a> Leaf<'a> {
 
     /// Sweeps the blocks on which rows were left; `true` if some of them are locked still.
     fn another_round(&mut self, blocks: Blocks) -> Swept<bool> {
-        let mut busy = match self.sweep(blocks, false)? {
-            Ok(busy) => busy,
-            Err(rewritten) => return Ok(Err(rewritten)),
-        };
-        let more = busy.len() > WAITS_PER_ROUND;
-        busy.truncate(WAITS_PER_ROUND);
-        Ok(self.wait_for(&busy)?.map(|locked| locked || more))
+        match self.sweep(blocks, false)? {
+            Ok(busy) => self.wait_for(&busy),
+            Err(rewritten) => Ok(Err(rewritten)),
+        }
     }
 
     /// The table, open for one batch, if it is still in the same file.
@@ -398,8 +397,9 @@ impl<'a> Leaf<'a> {
                 self.report.blocks_done(count);
                 self.record_free_space()?;
                 self.swept = Some((first, last));
-            } else if busy.len() <= WAITS_PER_ROUND {
-                busy.extend(window.into_busy());
+            } else {
+                let room = MOST_BUSY - busy.len();
+                busy.extend(window.into_busy().into_iter().take(room));
             }
         }
         self.record_free_space()?;
@@ -506,8 +506,11 @@ impl<'a> Leaf<'a> {
     /// Waits for rows that others hold, one by one, each in a transaction that holds nothing else; `true` if some are
     /// held still.
     fn wait_for(&mut self, rows: &[Tid]) -> Swept<bool> {
-        let mut locked = false;
+        let mut locked = 0;
         for &tid in rows {
+            if locked >= WAITS_PER_ROUND {
+                break;
+            }
             let lock = settings::row_lock_timeout();
             let attempted = commit_after(|| {
                 let table = match self.ready()? {
@@ -523,11 +526,11 @@ impl<'a> Leaf<'a> {
             })?;
             match attempted {
                 Ok(Attempt::Done(outcome)) => self.count(&outcome),
-                Ok(Attempt::Locked) => locked = true,
+                Ok(Attempt::Locked) => locked += 1,
                 Err(rewritten) => return Ok(Err(rewritten)),
             }
         }
-        Ok(Ok(locked))
+        Ok(Ok(locked > 0))
     }
 
     /// Waits until what the last pass left dead can be pruned; `false` if that takes too long.

@@ -394,7 +394,6 @@ unsafe fn only_key_shared(header: pg_sys::HeapTupleHeader) -> bool {
     // SAFETY: the caller says so.
     let mask = u32::from(unsafe { (*header).t_infomask });
     let lock_bits = pg_sys::HEAP_XMAX_EXCL_LOCK | pg_sys::HEAP_XMAX_KEYSHR_LOCK;
-    mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0
-        && mask & pg_sys::HEAP_XMAX_IS_MULTI == 0
-        && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
+    // Of a MultiXactId the bits tell the strongest of its locks.
+    mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0 && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
 }

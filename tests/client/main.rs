@@ -12,4 +12,5 @@ mod resume;
 mod storms;
 mod targets;
 mod transactions;
+mod trees;
 mod values;
