@@ -5,7 +5,7 @@ FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_safe_backfill')
 AND classid <> 'pg_type'::regclass
-ORDER BY object COLLATE "C";
+ORDER BY 1;
 -- Columns without a comment.
 SELECT a.attrelid::regclass, a.attname FROM pg_attribute a
 WHERE a.attrelid = 'safe_backfill_job'::regclass AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL;
