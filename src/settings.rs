@@ -12,7 +12,7 @@ static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 pub fn define() {
     GucRegistry::define_int_guc(
         c"safe_backfill.row_lock_timeout",
-        c"Sets how long a batch waits for one row lock held by another transaction.",
+        c"Sets how long a row that another transaction holds is waited for.",
         c"Kept below half of deadlock_timeout whatever is set here, so that the backfill gives way before PostgreSQL looks for a deadlock.",
         &ROW_LOCK_TIMEOUT,
         1,
