@@ -5,7 +5,8 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::filling::Filling;
 use crate::job::{End, Job};
-use crate::leaf::{Leaf, Leftover};
+use crate::leaf::Leaf;
+use crate::outturn::Leftover;
 use crate::pg::message;
 use crate::pg::spi::{self, argument};
 use crate::pg::transaction::commit_after;
@@ -97,23 +98,39 @@ fn fill_leaves(
     report: &mut Report,
 ) -> Result<Vec<pg_sys::Oid>, Error> {
     let mut leaves = request.target.leaves.clone();
-    let mut leftovers = vec![];
-    for _ in 0..MOST_LOOKS {
+    let mut looks = 0;
+    let leftovers = loop {
+        looks += 1;
         let rows_before = report.rows();
-        leftovers.clear();
+        let mut leftovers = vec![];
         for &leaf in &leaves {
             leftovers.extend(fill_leaf(plan, report, leaf)?);
         }
         let now = commit_after(|| leaves_now(request, plan.job, &leaves))?;
         let is_one_table = now == [plan.target.table];
-        let settled = now == leaves && (is_one_table || report.rows() == rows_before);
+        let filled = report.rows() - rows_before;
+        let settled = now == leaves && (is_one_table || filled == 0);
         leaves = now;
         if settled {
-            break;
+            break leftovers;
         }
-    }
+        if looks == MOST_LOOKS {
+            warn_of_moving_rows(plan.target, filled);
+            break leftovers;
+        }
+    };
     leftovers.iter().for_each(Leftover::warn);
     Ok(leaves)
+}
+
+fn warn_of_moving_rows(target: &Target, filled: u64) {
+    message::warning(
+        format!(
+            "{filled} rows of table \"{}\" were NULL in column \"{}\" at the last look and had to be filled",
+            target.table_name, target.column
+        ),
+        "New ones keep coming: set a default on the column, or have the application give a value, then call again.",
+    );
 }
 
 fn fill_leaf(

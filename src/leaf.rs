@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use crate::batch::{self, Limits, Outcome};
 use crate::error::Error;
 use crate::job::{End, Position, Progress, lock_column};
+use crate::outturn::{Cause, Leftover, Outturn};
 use crate::pace::Pace;
 use crate::pg::heap::Table;
 use crate::pg::lock::ColumnLock;
@@ -58,57 +59,6 @@ pub struct Leaf<'a> {
     swept: Option<(u32, u32)>,
     /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
     _lock: Option<ColumnLock>,
-}
-
-/// How a leaf came out.
-#[derive(Debug)]
-pub struct Outturn {
-    /// As the job stores it.
-    pub end: End,
-    /// The rows that are NULL still, to be told to the user.
-    pub leftover: Option<Leftover>,
-}
-
-/// Rows that are NULL still when a leaf is done.
-#[derive(Debug)]
-pub struct Leftover {
-    table: String,
-    column: String,
-    rows: i64,
-    cause: Cause,
-}
-
-/// Why rows are NULL still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// None is left to be filled; but rows whose expression is NULL do not count as such.
-    NullExpression,
-    /// An UPDATE was asked to fill them, and they are NULL still.
-    Refused,
-    /// Rows were filled in every round, and new ones were there in the next.
-    New,
-}
-
-impl Leftover {
-    /// Tells the user.
-    pub fn warn(&self) {
-        let hint = match self.cause {
-            Cause::NullExpression => "The expression is NULL for them. Fill them in another way.",
-            Cause::Refused => {
-                "A trigger or the expression keeps them so. Fill them in another way, or without the trigger."
-            }
-            Cause::New => {
-                "New ones keep coming: set a default on the column, or have the application give a value, then call again."
-            }
-        };
-        message::warning(
-            format!(
-                "{} rows of table \"{}\" still have NULL in column \"{}\"",
-                self.rows, self.table, self.column
-            ),
-            hint,
-        );
-    }
 }
 
 /// The table is in another file than before: its blocks have to be gone over from the first.
@@ -365,7 +315,7 @@ impl<'a> Leaf<'a> {
             end: End::Incomplete,
             leftover: Some(Leftover {
                 table: self.prepared.name.name.clone(),
-                column: self.plan.target.column.clone(),
+                column: self.prepared.column.name.clone(),
                 rows,
                 cause,
             }),

@@ -10,6 +10,7 @@ mod filling;
 mod in_transaction;
 mod job;
 mod leaf;
+mod outturn;
 mod pace;
 mod page;
 #[allow(unsafe_code)]
