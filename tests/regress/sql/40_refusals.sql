@@ -62,5 +62,4 @@ DROP FUNCTION f;
 DROP TABLE t CASCADE;
 DROP FOREIGN DATA WRAPPER nowhere CASCADE;
 DROP ROLE backfill_reader;
-SET safe_backfill.max_batch_time = 0;
 SET safe_backfill.typo = 1;
