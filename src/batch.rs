@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use crate::filling::Filling;
+use crate::flush::Flushing;
 use crate::job::Progress;
 use crate::pace::Pace;
 use crate::pg::heap::{Column, Growth, Table};
@@ -86,10 +87,14 @@ pub fn fill(
     window: &mut Window,
     taken: &mut VecDeque<Tid>,
     pace: &mut Pace,
+    flushing: &mut Flushing,
     limits: Limits,
 ) -> Outcome {
     let began = Instant::now();
     let wal = usage::wal_bytes();
+    flushing.committed(wal);
+    let first_id = transaction::next_id();
+    let mut own_ids = 0;
     let mut outcome = Outcome::default();
     let mut done = 0;
     while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
@@ -107,8 +112,10 @@ pub fn fill(
             Attempt::Done(written) => {
                 window.tried(&tids);
                 outcome.add(written);
+                own_ids += u32::from(written.id.is_some());
                 done += tids.len();
                 pace.learn(tids.len(), statement_began.elapsed(), limits.time);
+                flush_if_due(flushing);
             }
             Attempt::Locked => {
                 window.undone(&tids);
@@ -118,8 +125,19 @@ pub fn fill(
             }
         }
     }
+    // Each statement that wrote has an ID of its own, and so has the batch around them.
+    let all_ids = transaction::next_id().wrapping_sub(first_id);
+    flushing.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
     outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
     outcome
+}
+
+fn flush_if_due(flushing: &mut Flushing) {
+    let (wal, began) = (usage::wal_bytes(), Instant::now());
+    if flushing.is_due(wal, began) {
+        usage::flush_wal();
+        flushing.flushed(wal, Instant::now(), began.elapsed());
+    }
 }
 
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.

@@ -6,6 +6,7 @@ mod backfill;
 mod batch;
 mod error;
 mod filling;
+mod flush;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_transaction;
 mod job;

@@ -7,7 +7,7 @@ const FIRST: usize = 1;
 /// A statement never grows by more than this from one to the next.
 const GROWTH: usize = 4;
 /// Statements that one batch is split into, so that it can end early when rows turn out slower than foreseen.
-const STATEMENTS: u32 = 4;
+const STATEMENTS: u32 = 32;
 
 /// Learns the speed of UPDATE on a table and cuts batches to the time they may take.
 #[derive(Debug, Clone)]

@@ -40,6 +40,12 @@ pub fn current_id() -> Option<pg_sys::TransactionId> {
     (id != pg_sys::TransactionId::INVALID).then_some(id)
 }
 
+/// The next transaction ID that the server will give to anyone; it wraps around.
+pub fn next_id() -> u32 {
+    // SAFETY: reads shared memory under the lock it needs.
+    unsafe { pg_sys::ReadNextTransactionId() }.into_inner()
+}
+
 /// What became of work that may meet a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt<T> {

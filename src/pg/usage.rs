@@ -8,6 +8,12 @@ pub fn wal_bytes() -> u64 {
     unsafe { pg_sys::pgWalUsage.wal_bytes }
 }
 
+/// Flushes all WAL that this transaction has written so far, as its commit would.
+pub fn flush_wal() {
+    // SAFETY: the end of this backend's last WAL record; commits flush up to the same place.
+    unsafe { pg_sys::XLogFlush(pg_sys::XactLastRecEnd) };
+}
+
 /// HOT updates of a table that this backend has counted and not yet reported; 0 while `track_counts` is off.
 pub fn hot_updates(table: pg_sys::Oid) -> i64 {
     // SAFETY: a built-in function of one OID argument, called with one.

@@ -1,0 +1,123 @@
+//! Pure: when a batch flushes its WAL early, so that a commit of the application finds little to flush.
+//!
+//! A commit flushes all WAL before its own, whoever wrote it, and waits for whoever is flushing already (`XLogFlush` in
+//! PostgreSQL's `xlog.c`). A batch leaves megabytes; flushed piece by piece, none of them is worth waiting for. Nobody
+//! waits for a batch when nobody else commits: then the pieces would only cost time.
+
+use std::time::{Duration, Instant};
+
+/// Less WAL than this is no burden to anyone's commit.
+const WORTH_A_FLUSH: u64 = 64 * 1024;
+/// However slow the disk is, this many times as long is worked between two flushes as the last one took.
+const WORK_PER_FLUSH: u32 = 3;
+/// How long a transaction of somebody else is remembered.
+const COMPANY: Duration = Duration::from_secs(1);
+
+/// What is known of the WAL of one backend, and of the company it has.
+#[derive(Debug)]
+pub struct Flushing {
+    /// Bytes of WAL that the backend had written when all of it had been flushed.
+    flushed: u64,
+    /// When that was.
+    at: Instant,
+    /// How long it took.
+    took: Duration,
+    /// Until then others are taken to commit.
+    company_until: Option<Instant>,
+}
+
+impl Flushing {
+    /// For a backend that has not begun to write.
+    pub fn new(now: Instant) -> Self {
+        Flushing {
+            flushed: 0,
+            at: now,
+            took: Duration::ZERO,
+            company_until: None,
+        }
+    }
+
+    /// Tells that all of the `wal` bytes that this backend has written are flushed, which took so long.
+    pub fn flushed(&mut self, wal: u64, now: Instant, took: Duration) {
+        (self.flushed, self.at, self.took) = (wal, now, took);
+    }
+
+    /// Tells that a commit has flushed all of the `wal` bytes.
+    pub fn committed(&mut self, wal: u64) {
+        self.flushed = wal;
+    }
+
+    /// Tells how many transactions of others have begun to write lately.
+    pub fn others_wrote(&mut self, transactions: u32, now: Instant) {
+        if transactions > 0 {
+            self.company_until = Some(now + COMPANY);
+        }
+    }
+
+    /// Whether to flush now, when this backend has written `wal` bytes in all.
+    pub fn is_due(&self, wal: u64, now: Instant) -> bool {
+        self.company_until.is_some_and(|until| now < until)
+            && wal.saturating_sub(self.flushed) >= WORTH_A_FLUSH
+            && now.saturating_duration_since(self.at) >= self.took * WORK_PER_FLUSH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STEP: Duration = Duration::from_millis(1);
+
+    /// Writes `per_step` bytes every millisecond for `steps`, flushing when due; returns the flushes and the most
+    /// that was ever left unflushed.
+    fn work(flushing: &mut Flushing, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
+        let mut now = Instant::now();
+        let (mut wal, mut flushed, mut flushes, mut most) = (0, 0, 0, 0);
+        for _ in 0..steps {
+            now += STEP;
+            wal += per_step;
+            flushing.others_wrote(1, now);
+            most = most.max(wal - flushed);
+            if flushing.is_due(wal, now) {
+                now += took;
+                flushing.flushed(wal, now, took);
+                flushed = wal;
+                flushes += 1;
+            }
+        }
+        (flushes, most)
+    }
+
+    proptest! {
+        #[test]
+        fn flushing_never_takes_more_than_its_share(steps in 1u32..1000, per_step in 0u64..10_000_000, micros in 0u64..20_000) {
+            let took = Duration::from_micros(micros);
+            let mut flushing = Flushing::new(Instant::now());
+            let (flushes, _) = work(&mut flushing, steps, per_step, took);
+            prop_assert!(took * flushes.saturating_sub(1) * WORK_PER_FLUSH <= STEP * steps);
+        }
+
+        #[test]
+        fn on_a_fast_disk_little_is_ever_left(steps in 1u32..1000, per_step in 0u64..10_000_000) {
+            let mut flushing = Flushing::new(Instant::now());
+            let (_, most) = work(&mut flushing, steps, per_step, STEP / 4);
+            prop_assert!(most < WORTH_A_FLUSH + per_step);
+        }
+    }
+
+    #[test]
+    fn alone_nothing_is_flushed_early() {
+        let mut now = Instant::now();
+        let mut flushing = Flushing::new(now);
+        assert!(!flushing.is_due(u64::MAX, now));
+        flushing.others_wrote(0, now);
+        assert!(!flushing.is_due(u64::MAX, now));
+        flushing.others_wrote(1, now);
+        assert!(flushing.is_due(WORTH_A_FLUSH, now));
+        flushing.committed(WORTH_A_FLUSH);
+        assert!(!flushing.is_due(WORTH_A_FLUSH, now));
+        now += COMPANY;
+        assert!(!flushing.is_due(u64::MAX, now));
+    }
+}
