@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
+use crate::courtesy::Courtesy;
 use crate::filling::Filling;
-use crate::flush::Flushing;
 use crate::job::Progress;
 use crate::pace::Pace;
 use crate::pg::heap::{Column, Growth, Table};
@@ -87,12 +87,12 @@ pub fn fill(
     window: &mut Window,
     taken: &mut VecDeque<Tid>,
     pace: &mut Pace,
-    flushing: &mut Flushing,
+    courtesy: &mut Courtesy,
     limits: Limits,
 ) -> Outcome {
     let began = Instant::now();
     let wal = usage::wal_bytes();
-    flushing.committed(wal);
+    courtesy.committed(wal);
     let first_id = transaction::next_id();
     let mut own_ids = 0;
     let mut outcome = Outcome::default();
@@ -115,7 +115,7 @@ pub fn fill(
                 own_ids += u32::from(written.id.is_some());
                 done += tids.len();
                 pace.learn(tids.len(), statement_began.elapsed(), limits.time);
-                flush_if_due(flushing);
+                be_courteous(courtesy, statement_began.elapsed());
             }
             Attempt::Locked => {
                 window.undone(&tids);
@@ -127,17 +127,20 @@ pub fn fill(
     }
     // Each statement that wrote has an ID of its own, and so has the batch around them.
     let all_ids = transaction::next_id().wrapping_sub(first_id);
-    flushing.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
+    courtesy.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
     outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
     outcome
 }
 
-fn flush_if_due(flushing: &mut Flushing) {
+/// Lets the others have the disk and the processors, if there are any.
+fn be_courteous(courtesy: &mut Courtesy, spent: Duration) {
     let (wal, began) = (usage::wal_bytes(), Instant::now());
-    if flushing.is_due(wal, began) {
+    if courtesy.flush_is_due(wal, began) {
         usage::flush_wal();
-        flushing.flushed(wal, Instant::now(), began.elapsed());
+        courtesy.flushed(wal, Instant::now(), began.elapsed());
     }
+    // Too short for the latch, which counts in milliseconds.
+    std::thread::sleep(courtesy.rest(spent, began));
 }
 
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use crate::batch::{self, Limits, Outcome};
+use crate::courtesy::Courtesy;
 use crate::error::Error;
-use crate::flush::Flushing;
 use crate::job::{End, Position, Progress, lock_column};
 use crate::outturn::{Cause, Leftover, Outturn};
 use crate::pace::Pace;
@@ -43,7 +43,7 @@ pub struct Leaf<'a> {
     oid: pg_sys::Oid,
     prepared: Prepared,
     pace: Pace,
-    flushing: Flushing,
+    courtesy: Courtesy,
     recorded: Instant,
     /// Since then locks of others have kept rows from being filled.
     hindered_since: Option<Instant>,
@@ -95,7 +95,7 @@ impl<'a> Leaf<'a> {
                 oid,
                 prepared,
                 pace: Pace::default(),
-                flushing: Flushing::new(Instant::now()),
+                courtesy: Courtesy::new(Instant::now()),
                 recorded: Instant::now(),
                 hindered_since: None,
                 finished_before: stored.finished,
@@ -421,8 +421,8 @@ impl<'a> Leaf<'a> {
                 Err(rewritten) => return Ok(Err(rewritten)),
             };
             let ground = self.prepared.ground(self.plan, &table);
-            let (pace, flushing) = (&mut self.pace, &mut self.flushing);
-            let outcome = batch::fill(&ground, window, taken, pace, flushing, limits);
+            let (pace, courtesy) = (&mut self.pace, &mut self.courtesy);
+            let outcome = batch::fill(&ground, window, taken, pace, courtesy, limits);
             self.record(&outcome.progress);
             Ok(Ok(outcome))
         })?;

@@ -4,9 +4,9 @@
 
 mod backfill;
 mod batch;
+mod courtesy;
 mod error;
 mod filling;
-mod flush;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_transaction;
 mod job;

@@ -1,8 +1,9 @@
-//! Pure: when a batch flushes its WAL early, so that a commit of the application finds little to flush.
+//! Pure: how a batch leaves disk and processors to the others while there are any.
 //!
 //! A commit flushes all WAL before its own, whoever wrote it, and waits for whoever is flushing already (`XLogFlush` in
-//! PostgreSQL's `xlog.c`). A batch leaves megabytes; flushed piece by piece, none of them is worth waiting for. Nobody
-//! waits for a batch when nobody else commits: then the pieces would only cost time.
+//! PostgreSQL's `xlog.c`). A batch leaves megabytes; flushed piece by piece, none of them is worth waiting for. On a
+//! server with few processors, queries wait for one that is busy; a moment of rest after each statement lets them in.
+//! When nobody else writes, both would only cost time.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,16 @@ use std::time::{Duration, Instant};
 const WORTH_A_FLUSH: u64 = 64 * 1024;
 /// However slow the disk is, this many times as long is worked between two flushes as the last one took.
 const WORK_PER_FLUSH: u32 = 3;
+/// One part in so many of a statement's time is rested after it.
+const WORK_PER_REST: u32 = 4;
+/// Locks are held meanwhile: never rest longer than this.
+const LONGEST_REST: Duration = Duration::from_millis(1);
 /// How long a transaction of somebody else is remembered.
 const COMPANY: Duration = Duration::from_secs(1);
 
-/// What is known of the WAL of one backend, and of the company it has.
+/// What one backend knows of its own WAL, and of the company it has.
 #[derive(Debug)]
-pub struct Flushing {
+pub struct Courtesy {
     /// Bytes of WAL that the backend had written when all of it had been flushed.
     flushed: u64,
     /// When that was.
@@ -26,10 +31,10 @@ pub struct Flushing {
     company_until: Option<Instant>,
 }
 
-impl Flushing {
+impl Courtesy {
     /// For a backend that has not begun to write.
     pub fn new(now: Instant) -> Self {
-        Flushing {
+        Courtesy {
             flushed: 0,
             at: now,
             took: Duration::ZERO,
@@ -54,11 +59,24 @@ impl Flushing {
         }
     }
 
+    /// How long to rest after a statement that took so long.
+    pub fn rest(&self, spent: Duration, now: Instant) -> Duration {
+        if self.has_company(now) {
+            (spent / WORK_PER_REST).min(LONGEST_REST)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether to flush now, when this backend has written `wal` bytes in all.
-    pub fn is_due(&self, wal: u64, now: Instant) -> bool {
-        self.company_until.is_some_and(|until| now < until)
+    pub fn flush_is_due(&self, wal: u64, now: Instant) -> bool {
+        self.has_company(now)
             && wal.saturating_sub(self.flushed) >= WORTH_A_FLUSH
             && now.saturating_duration_since(self.at) >= self.took * WORK_PER_FLUSH
+    }
+
+    fn has_company(&self, now: Instant) -> bool {
+        self.company_until.is_some_and(|until| now < until)
     }
 }
 
@@ -71,17 +89,17 @@ mod tests {
 
     /// Writes `per_step` bytes every millisecond for `steps`, flushing when due; returns the flushes and the most
     /// that was ever left unflushed.
-    fn work(flushing: &mut Flushing, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
+    fn work(courtesy: &mut Courtesy, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
         let mut now = Instant::now();
         let (mut wal, mut flushed, mut flushes, mut most) = (0, 0, 0, 0);
         for _ in 0..steps {
             now += STEP;
             wal += per_step;
-            flushing.others_wrote(1, now);
+            courtesy.others_wrote(1, now);
             most = most.max(wal - flushed);
-            if flushing.is_due(wal, now) {
+            if courtesy.flush_is_due(wal, now) {
                 now += took;
-                flushing.flushed(wal, now, took);
+                courtesy.flushed(wal, now, took);
                 flushed = wal;
                 flushes += 1;
             }
@@ -93,31 +111,34 @@ mod tests {
         #[test]
         fn flushing_never_takes_more_than_its_share(steps in 1u32..1000, per_step in 0u64..10_000_000, micros in 0u64..20_000) {
             let took = Duration::from_micros(micros);
-            let mut flushing = Flushing::new(Instant::now());
-            let (flushes, _) = work(&mut flushing, steps, per_step, took);
+            let mut courtesy = Courtesy::new(Instant::now());
+            let (flushes, _) = work(&mut courtesy, steps, per_step, took);
             prop_assert!(took * flushes.saturating_sub(1) * WORK_PER_FLUSH <= STEP * steps);
         }
 
         #[test]
         fn on_a_fast_disk_little_is_ever_left(steps in 1u32..1000, per_step in 0u64..10_000_000) {
-            let mut flushing = Flushing::new(Instant::now());
-            let (_, most) = work(&mut flushing, steps, per_step, STEP / 4);
+            let mut courtesy = Courtesy::new(Instant::now());
+            let (_, most) = work(&mut courtesy, steps, per_step, STEP / 4);
             prop_assert!(most < WORTH_A_FLUSH + per_step);
         }
     }
 
     #[test]
-    fn alone_nothing_is_flushed_early() {
+    fn alone_nothing_is_flushed_early_and_nobody_rests() {
         let mut now = Instant::now();
-        let mut flushing = Flushing::new(now);
-        assert!(!flushing.is_due(u64::MAX, now));
-        flushing.others_wrote(0, now);
-        assert!(!flushing.is_due(u64::MAX, now));
-        flushing.others_wrote(1, now);
-        assert!(flushing.is_due(WORTH_A_FLUSH, now));
-        flushing.committed(WORTH_A_FLUSH);
-        assert!(!flushing.is_due(WORTH_A_FLUSH, now));
+        let mut courtesy = Courtesy::new(now);
+        assert!(!courtesy.flush_is_due(u64::MAX, now));
+        courtesy.others_wrote(0, now);
+        assert!(!courtesy.flush_is_due(u64::MAX, now));
+        assert_eq!(courtesy.rest(STEP, now), Duration::ZERO);
+        courtesy.others_wrote(1, now);
+        assert_eq!(courtesy.rest(STEP, now), STEP / WORK_PER_REST);
+        assert_eq!(courtesy.rest(STEP * 1000, now), LONGEST_REST);
+        assert!(courtesy.flush_is_due(WORTH_A_FLUSH, now));
+        courtesy.committed(WORTH_A_FLUSH);
+        assert!(!courtesy.flush_is_due(WORTH_A_FLUSH, now));
         now += COMPANY;
-        assert!(!flushing.is_due(u64::MAX, now));
+        assert!(!courtesy.flush_is_due(u64::MAX, now));
     }
 }
