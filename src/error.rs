@@ -33,10 +33,10 @@ pub enum Error {
     #[error("\"{name}\" is {kind}, not a table")]
     NotATable { name: String, kind: &'static str },
     /// A leaf of the tree is a foreign table.
-    #[error("cannot backfill foreign table \"{leaf}\" of table \"{table}\"")]
+    #[error("\"{leaf}\", a part of table \"{table}\", is a foreign table")]
     ForeignLeaf { table: String, leaf: String },
     /// A table that belongs to PostgreSQL itself.
-    #[error("cannot backfill system catalog \"{name}\"")]
+    #[error("\"{name}\" is a system catalog")]
     SystemCatalog { name: String },
     /// Another session's temporary table.
     #[error("cannot access temporary table \"{name}\" of another session")]
@@ -47,6 +47,41 @@ pub enum Error {
     /// An UPDATE rule would send our UPDATE elsewhere.
     #[error("table \"{name}\" has a rule on UPDATE")]
     UpdateRule { name: String },
+    /// The caller does not own the table.
+    #[error("must be owner of table \"{table}\"")]
+    NotOwner { table: String },
+    /// More or less than the name of a type.
+    #[error("\"{text}\" is not a type")]
+    NotAType { text: String },
+    /// PostgreSQL would write every row anew to add such a column.
+    #[error("cannot add the column without rewriting the table: {what}")]
+    WouldRewrite { what: String },
+    /// There is a column of that name already.
+    #[error("column \"{column}\" of table \"{table}\" already exists")]
+    ColumnExists {
+        table: String,
+        column: String,
+        existing: String,
+        wanted: String,
+    },
+    /// Rows have to be filled before the column can be NOT NULL.
+    #[error("column \"{column}\" of table \"{table}\" contains null values")]
+    StillNull {
+        table: String,
+        column: String,
+        rows: u64,
+        maybe_more: bool,
+    },
+    /// Others never let go of the table.
+    #[error("could not lock table \"{table}\" in {attempts} attempts")]
+    LockNotAvailable {
+        table: String,
+        attempts: u32,
+        holders: Option<String>,
+    },
+    /// Tables were being attached all the time.
+    #[error("table \"{table}\" got new partitions or children again and again")]
+    TreeKeepsChanging { table: String },
     /// The column is missing.
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
     NoColumn { table: String, column: String },
@@ -144,6 +179,13 @@ impl Error {
             | Error::UpdateRule { .. }
             | Error::SystemColumn { .. }
             | Error::PartitionKey { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::NotOwner { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::NotAType { .. } => ERRCODE_SYNTAX_ERROR,
+            Error::WouldRewrite { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::ColumnExists { .. } => ERRCODE_DUPLICATE_COLUMN,
+            Error::StillNull { .. } => ERRCODE_NOT_NULL_VIOLATION,
+            Error::LockNotAvailable { .. } => ERRCODE_LOCK_NOT_AVAILABLE,
+            Error::TreeKeepsChanging { .. } => ERRCODE_OBJECT_IN_USE,
             Error::NoColumn { .. } | Error::ColumnChanged { .. } => ERRCODE_UNDEFINED_COLUMN,
             Error::ComputedColumn { .. } => ERRCODE_GENERATED_ALWAYS,
             Error::Permission { .. } | Error::RowSecurity { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -160,7 +202,23 @@ impl Error {
     /// A full sentence of what is known beyond the message.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Error::TransactionBlock { .. } => Some("Each batch is committed by itself.".into()),
+            Error::TransactionBlock { .. } => {
+                Some("Each of its batches or steps is committed by itself.".into())
+            }
+            Error::ColumnExists {
+                existing, wanted, ..
+            } => Some(format!("It is of type {existing}, not {wanted}.")),
+            Error::StillNull {
+                rows, maybe_more, ..
+            } => {
+                let least = if *maybe_more { "At least " } else { "" };
+                let (rows, are) = counted(*rows);
+                Some(format!("{least}{rows} {are} NULL."))
+            }
+            Error::LockNotAvailable {
+                holders: Some(holders),
+                ..
+            } => Some(format!("Locks are held by {holders}.")),
             Error::Permission { column, .. } => Some(format!(
                 "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
             )),
@@ -195,7 +253,7 @@ impl Error {
                 "Name a table that exists; a CALL on another one starts a job of its own."
             }
             Error::NoColumn { .. } => {
-                "Add it first, nullable: ALTER TABLE ... ADD COLUMN ... takes no time."
+                "Add it first: CALL safe_add_column(...) takes no time."
             }
             Error::SystemCatalog { .. } | Error::SystemColumn { .. } => {
                 "PostgreSQL fills it by itself; there is nothing to backfill."
@@ -232,10 +290,31 @@ impl Error {
                 "All batches before this were committed. Check the column, then call again."
             }
             Error::RowsLocked { .. } => RESUME,
+            Error::StillNull { table, column, .. } => {
+                return Some(format!(
+                    "Fill them first: CALL safe_backfill('{table}', '{column}', ...). Then call safe_set_not_null again."
+                ));
+            }
+            Error::LockNotAvailable { .. } => {
+                "This step has changed nothing. Call again when they are done: steps before it are kept. See safe_backfill.lock_timeout and safe_backfill.lock_retry_limit."
+            }
+            Error::TreeKeepsChanging { .. } => {
+                "What was done is kept. Call again when no more tables are being attached."
+            }
+            Error::NotAType { .. } | Error::WouldRewrite { .. } => {
+                "Add it in three steps: safe_add_column with a plain type and at most a constant default, then safe_backfill_using for a value that is computed for each row, then safe_set_not_null."
+            }
             Error::NotInstalled => "Run CREATE EXTENSION pg_safe_backfill first.",
             _ => return None,
         };
         Some(hint.into())
+    }
+}
+
+fn counted(rows: u64) -> (String, &'static str) {
+    match rows {
+        1 => ("1 row".into(), "is"),
+        rows => (format!("{rows} rows"), "are"),
     }
 }
 

@@ -1,16 +1,22 @@
 //! Add a column to a huge, busy table and make it NOT NULL without anyone noticing.
 //!
-//! `sql.rs` is the door; `backfill.rs` is the way through the house; `page.rs` and `sweep.rs` hold the idea.
+//! `sql.rs` is the door. `add_column.rs`, `backfill.rs` and `not_null.rs` are the three steps; `page.rs` and `sweep.rs`
+//! hold the idea that makes the second one fast.
 
+mod add_column;
 mod backfill;
+mod backoff;
 mod batch;
 mod courtesy;
+mod ddl;
 mod error;
 mod filling;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_transaction;
 mod job;
 mod leaf;
+mod look;
+mod not_null;
 mod outturn;
 mod pace;
 mod page;
@@ -18,9 +24,11 @@ mod page;
 mod pg;
 mod prepared;
 mod progress;
+mod relation;
 mod settings;
 mod sql;
 mod statements;
+mod step;
 mod sweep;
 mod target;
 

@@ -4,12 +4,34 @@ use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
+static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static LOCK_RETRY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ROW_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 static MAX_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(25);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
 /// Defines the settings; called once when the library is loaded.
 pub fn define() {
+    GucRegistry::define_int_guc(
+        c"safe_backfill.lock_timeout",
+        c"Sets how long a DDL statement may wait for the locks it needs.",
+        c"Whoever comes later waits behind it, and no longer than this; then everyone is let through before it tries again.",
+        &LOCK_TIMEOUT,
+        2,
+        600_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"safe_backfill.lock_retry_limit",
+        c"Sets how often a DDL statement that did not get its locks in time is tried again.",
+        c"The pauses between the attempts double up to ten seconds. Zero means a single attempt.",
+        &LOCK_RETRY_LIMIT,
+        0,
+        100_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"safe_backfill.row_lock_timeout",
         c"Sets how long a row that another transaction holds is waited for.",
@@ -41,6 +63,16 @@ pub fn define() {
         GucFlags::UNIT_MS,
     );
     crate::pg::settings::reserve_prefix();
+}
+
+/// How long a DDL statement may wait for all the locks it needs.
+pub fn lock_timeout() -> Duration {
+    millis(LOCK_TIMEOUT.get())
+}
+
+/// How often a DDL statement is tried again.
+pub fn lock_retry_limit() -> u32 {
+    LOCK_RETRY_LIMIT.get().unsigned_abs()
 }
 
 /// How long one row lock is waited for: never so long that the other transaction looks for a deadlock.

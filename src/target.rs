@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::pg::spi::{self, Row, argument};
 use crate::pg::value::ColumnType;
+use crate::relation::{Relation, tree};
 
 /// A table and one of its columns, found fit to be filled by the current user.
 #[derive(Debug, Clone)]
@@ -30,30 +31,15 @@ pub struct Target {
 }
 
 const FACTS: &str = "
-    SELECT c.relkind::text, c.relname::text, am.amname::text, n.nspname::text,
-           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'),
-           c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
-           has_table_privilege(c.oid, 'SELECT') AND has_column_privilege(c.oid, a.attnum, 'UPDATE'),
+    SELECT has_table_privilege(c.oid, 'SELECT') AND has_column_privilege(c.oid, a.attnum, 'UPDATE'),
            row_security_active(c.oid),
            EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
            a.attnum, a.atttypid, a.atttypmod, a.attgenerated::text, a.attidentity::text,
            a.attnotnull, a.atthasdef OR t.typdefault IS NOT NULL
     FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_am am ON am.oid = c.relam
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::name AND NOT a.attisdropped
     LEFT JOIN pg_type t ON t.oid = a.atttypid
     WHERE c.oid = $1";
-
-const LEAVES: &str = "
-    WITH RECURSIVE tree AS (
-        SELECT $1::oid AS oid
-        UNION
-        SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
-        WHERE NOT i.inhdetachpending)
-    SELECT c.oid FROM tree JOIN pg_class c USING (oid)
-    WHERE c.relkind <> 'p'
-    ORDER BY c.oid";
 
 const IN_PARTITION_KEY: &str = "
     SELECT EXISTS (
@@ -73,16 +59,11 @@ const NOT_NULL_IS_VALID: &str = "
 
 /// What the catalogs say of one table and the column of that name.
 struct Facts {
-    kind: String,
-    name: String,
-    schema: String,
+    relation: Relation,
     attribute: Option<Attribute>,
-    access_method: Option<String>,
-    of_other_session: bool,
     permitted: bool,
     row_security: bool,
     update_rule: bool,
-    system: bool,
 }
 
 struct Attribute {
@@ -96,35 +77,31 @@ struct Attribute {
 
 impl Facts {
     fn look_up(table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
+        let relation = Relation::look_up(table)?;
         let rows = spi::catalog(FACTS, &[argument(table), argument(column)]);
         let row = rows.first().ok_or(Error::NoTable {
             oid: table.to_u32(),
         })?;
-        let text = |number| row.get::<String>(number).unwrap_or_default();
         let truth = |number| row.get::<bool>(number).unwrap_or(false);
         Ok(Facts {
-            kind: text(1),
-            name: text(2),
-            access_method: row.get(3),
-            schema: text(4),
-            system: truth(5),
-            of_other_session: truth(6),
-            permitted: truth(7),
-            row_security: truth(8),
-            update_rule: truth(9),
+            relation,
+            permitted: truth(1),
+            row_security: truth(2),
+            update_rule: truth(3),
             attribute: Attribute::from_row(row),
         })
     }
 
     /// Fails unless this is a table whose column of that name can be updated by the current user.
     fn require_fillable(&self, column: &str) -> Result<&Attribute, Error> {
-        self.require_table()?;
-        let table = || self.name.clone();
+        self.relation.require_table()?;
+        self.require_heap()?;
+        let table = || self.relation.name.clone();
         let attribute = self.attribute.as_ref().ok_or_else(|| Error::NoColumn {
             table: table(),
             column: column.into(),
         })?;
-        attribute.require_fillable(&self.name, column)?;
+        attribute.require_fillable(&self.relation.name, column)?;
         match () {
             () if !self.permitted => Err(Error::Permission {
                 table: table(),
@@ -136,30 +113,15 @@ impl Facts {
         }
     }
 
-    fn require_table(&self) -> Result<(), Error> {
-        let name = self.name.clone();
-        let kind = match self.kind.as_str() {
-            "r" | "p" => None,
-            "v" => Some("a view"),
-            "m" => Some("a materialized view"),
-            "f" => Some("a foreign table"),
-            "S" => Some("a sequence"),
-            "i" | "I" => Some("an index"),
-            "t" => Some("a TOAST table"),
-            "c" => Some("a composite type"),
-            _ => Some("something else"),
-        };
-        match kind {
-            Some(kind) => Err(Error::NotATable { name, kind }),
-            None if self.system => Err(Error::SystemCatalog { name }),
-            None if self.of_other_session => Err(Error::OtherSessionsTable { name }),
-            None => match &self.access_method {
-                Some(method) if method != "heap" && self.kind == "r" => Err(Error::AccessMethod {
-                    name,
+    fn require_heap(&self) -> Result<(), Error> {
+        match &self.relation.access_method {
+            Some(method) if method != "heap" && self.relation.kind == "r" => {
+                Err(Error::AccessMethod {
+                    name: self.relation.name.clone(),
                     method: method.clone(),
-                }),
-                _ => Ok(()),
-            },
+                })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -171,15 +133,15 @@ impl Attribute {
                 .is_some_and(|text| !text.is_empty())
         };
         Some(Attribute {
-            number: row.get(10)?,
+            number: row.get(4)?,
             column_type: ColumnType {
-                oid: row.get(11)?,
-                modifier: row.get(12)?,
+                oid: row.get(5)?,
+                modifier: row.get(6)?,
             },
-            generated: flag(13),
-            identity: flag(14),
-            not_null: row.get(15)?,
-            has_default: row.get(16)?,
+            generated: flag(7),
+            identity: flag(8),
+            not_null: row.get(9)?,
+            has_default: row.get(10)?,
         })
     }
 
@@ -222,17 +184,17 @@ impl Target {
         let mut is_not_null = attribute.is_not_null(table);
         if exists(IN_PARTITION_KEY, table, argument(column)) {
             return Err(Error::PartitionKey {
-                table: facts.name.clone(),
+                table: facts.relation.name.clone(),
                 column: column.into(),
             });
         }
         let leaves = leaves(table);
         for &oid in leaves.iter().filter(|&&leaf| leaf != table) {
             let leaf = Facts::look_up(oid, column)?;
-            if leaf.kind == "f" {
+            if leaf.relation.kind == "f" {
                 return Err(Error::ForeignLeaf {
-                    table: facts.name.clone(),
-                    leaf: leaf.name,
+                    table: facts.relation.name.clone(),
+                    leaf: leaf.relation.name,
                 });
             }
             is_not_null &= leaf.require_fillable(column)?.is_not_null(oid);
@@ -245,33 +207,21 @@ impl Target {
             defaults_to_null: !has_default,
             is_not_null,
             leaves,
-            schema: facts.schema,
-            table_name: facts.name,
+            schema: facts.relation.schema,
+            table_name: facts.relation.name,
         })
     }
 }
 
-impl Target {
-    /// The error for a value of type `from`, which does not become the column's type by assignment.
-    pub fn value_type(&self, from: pg_sys::Oid) -> Error {
-        let from = ColumnType {
-            oid: from,
-            modifier: -1,
-        };
-        Error::ValueType {
-            column: self.column.clone(),
-            column_type: self.column_type.name(),
-            value_type: from.name(),
-        }
-    }
-}
-
-/// The tables below `table` that have rows, itself included if it can have any.
+/// The tables below `table` that have rows, itself included if it can have any, in the order of their OIDs.
 fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    spi::catalog(LEAVES, &[argument(table)])
+    let mut leaves: Vec<_> = tree(table)
         .iter()
-        .filter_map(|row| row.get(1))
-        .collect()
+        .filter(|member| member.has_rows)
+        .map(|member| member.oid)
+        .collect();
+    leaves.sort_unstable_by_key(|oid| oid.to_u32());
+    leaves
 }
 
 fn exists(sql: &str, table: pg_sys::Oid, second: spi::Argument) -> bool {

@@ -1,4 +1,4 @@
-//! The lock that keeps two runs off the same column.
+//! Locks on a column, which keep two runs off it, and on tables.
 
 use pgrx::pg_sys;
 
@@ -48,4 +48,28 @@ impl Drop for ColumnLock {
         // SAFETY: this session took the lock with the same tag and mode.
         unsafe { pg_sys::LockRelease(&self.tag, MODE, true) };
     }
+}
+
+/// How strongly a table is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableLock {
+    /// Nobody else may read or write: for a change of the catalogs.
+    AccessExclusive,
+    /// Everyone may read and write, and nobody change the table's definition: for a validation.
+    ShareUpdateExclusive,
+}
+
+/// Locks a table until the end of the (sub)transaction, waiting at most `lock_timeout`.
+///
+/// The table may be gone when this returns. The caller has made sure that the user may lock it.
+///
+/// # Errors
+/// PostgreSQL's 55P03 and 40P01.
+pub fn lock_table(table: pg_sys::Oid, lock: TableLock) {
+    let mode = match lock {
+        TableLock::AccessExclusive => pg_sys::AccessExclusiveLock,
+        TableLock::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
+    };
+    // SAFETY: any OID will do; the lock belongs to the current resource owner.
+    unsafe { pg_sys::LockRelationOid(table, mode as pg_sys::LOCKMODE) };
 }

@@ -2,7 +2,10 @@
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::pg::transaction::attempt_except;
+use crate::pg::value::ColumnType;
 
 /// Whether `text` is one SQL expression and nothing more.
 ///
@@ -57,6 +60,26 @@ fn is_bare_select(select: &pg_sys::SelectStmt) -> bool {
 
 fn is_bare_target(target: &pg_sys::ResTarget) -> bool {
     target.name.is_null() && target.indirection.is_null()
+}
+
+/// The type that `text` names, such as `varchar(20)`; `None` if it is more or less than the name of a type.
+///
+/// # Errors
+/// PostgreSQL's own, such as 42704 for a type that does not exist.
+pub fn type_name(text: &str) -> Option<ColumnType> {
+    let text = CString::new(text).ok()?;
+    attempt_except(&[PgSqlErrorCode::ERRCODE_SYNTAX_ERROR], || {
+        let (mut oid, mut modifier) = (pg_sys::InvalidOid, -1);
+        // SAFETY: the string is NUL-terminated and the out-parameters are valid; errors are raised, not returned.
+        unsafe {
+            #[cfg(feature = "pg15")]
+            pg_sys::parseTypeString(text.as_ptr(), &mut oid, &mut modifier, false);
+            #[cfg(not(feature = "pg15"))]
+            pg_sys::parseTypeString(text.as_ptr(), &mut oid, &mut modifier, std::ptr::null_mut());
+        }
+        ColumnType { oid, modifier }
+    })
+    .ok()
 }
 
 /// # Safety

@@ -20,9 +20,21 @@ pub fn deadlock_timeout() -> Duration {
 
 /// Sets `lock_timeout` until the end of this transaction; never 0, which would mean waiting for ever.
 pub fn set_local_lock_timeout(limit: Duration) {
+    set_local_time(c"lock_timeout", limit);
+}
+
+/// Sets `deadlock_timeout` until the end of this transaction, which only a superuser could do with SET.
+///
+/// It lets this backend find a deadlock before the others in it do, and ask autovacuum to leave a table, both of which
+/// happen when it has waited for so long.
+pub fn set_local_deadlock_timeout(limit: Duration) {
+    set_local_time(c"deadlock_timeout", limit);
+}
+
+fn set_local_time(name: &CStr, limit: Duration) {
     let millis = limit.as_millis().clamp(1, i32::MAX as u128);
     let value = CString::new(format!("{millis}ms")).unwrap_or_default();
-    set(c"lock_timeout", &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+    set(name, &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
 
 /// Settings that hold until this is dropped.
@@ -72,7 +84,7 @@ fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucContext::PGC_SUSET,
             pg_sys::GucSource::PGC_S_SESSION,
             action,
             true,

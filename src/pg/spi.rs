@@ -291,6 +291,15 @@ pub fn quote(name: &str) -> String {
         .into_owned()
 }
 
+/// A text as an SQL literal.
+pub fn quote_literal(text: &str) -> String {
+    let text = to_c(text);
+    // SAFETY: the argument is NUL-terminated, and so is the result.
+    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 fn split(arguments: &[Argument]) -> (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) {
     arguments
         .iter()

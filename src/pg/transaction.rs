@@ -56,10 +56,26 @@ pub enum Attempt<T> {
 }
 
 /// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
+pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
+    const LOCK_FAILURES: &[PgSqlErrorCode] = &[
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+    ];
+    match attempt_except(LOCK_FAILURES, work) {
+        Ok(result) => Attempt::Done(result),
+        Err(_) => Attempt::Locked,
+    }
+}
+
+/// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
+/// goes on its way.
 ///
 /// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
 /// (`exec_stmt_block` in `pl_exec.c`).
-pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
+pub fn attempt_except<T>(
+    codes: &[PgSqlErrorCode],
+    work: impl FnOnce() -> T,
+) -> Result<T, PgSqlErrorCode> {
     // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
     let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
@@ -80,7 +96,7 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
         // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
         unsafe { pg_sys::ReleaseCurrentSubTransaction() };
         restore();
-        Attempt::Done(result)
+        Ok(result)
     }))
     .catch_others(|error| {
         // Left open, it alone would be rolled back by the error, and not the transaction around it.
@@ -90,23 +106,21 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         restore();
-        if is_lock_failure(&error) {
-            Attempt::Locked
-        } else {
-            error.rethrow()
+        match sqlstate(&error) {
+            Some(code) if codes.contains(&code) => Err(code),
+            _ => error.rethrow(),
         }
     })
     .execute()
 }
 
-fn is_lock_failure(error: &CaughtError) -> bool {
-    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = error else {
-        return false;
-    };
-    matches!(
-        report.sql_error_code(),
-        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-    )
+fn sqlstate(error: &CaughtError) -> Option<PgSqlErrorCode> {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+            Some(report.sql_error_code())
+        }
+        CaughtError::RustPanic { .. } => None,
+    }
 }
 
 /// Ends the CALL if it was cancelled or its backend terminated.

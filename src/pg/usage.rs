@@ -54,3 +54,11 @@ pub fn sleep(time: std::time::Duration) {
     super::transaction::check_for_interrupts();
     super::settings::reload_if_asked();
 }
+
+/// Sleeps for all of that time, unless the CALL is cancelled.
+pub fn rest(time: std::time::Duration) {
+    let began = std::time::Instant::now();
+    while began.elapsed() < time {
+        sleep(time.saturating_sub(began.elapsed()));
+    }
+}

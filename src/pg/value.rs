@@ -4,6 +4,8 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
+use crate::error::Error;
+
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnType {
@@ -53,6 +55,44 @@ impl ColumnType {
     }
 }
 
+impl ColumnType {
+    /// Its name, with its schema wherever the search path could decide.
+    pub fn qualified_name(self) -> String {
+        let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+        // SAFETY: returns a NUL-terminated string for any OID.
+        unsafe {
+            CStr::from_ptr(pg_sys::format_type_extended(
+                self.oid,
+                self.modifier,
+                flags as u16,
+            ))
+            .to_string_lossy()
+            .into_owned()
+        }
+    }
+
+    /// Whether its values are rows, of which `IS NULL` asks something else than NOT NULL does.
+    pub fn is_row(self) -> bool {
+        // SAFETY: looks the type up by its OID.
+        unsafe { pg_sys::type_is_rowtype(self.oid) }
+    }
+
+    /// Whether it is a domain with a CHECK or NOT NULL, its own or one of the domains it is made from.
+    pub fn has_domain_constraints(self) -> bool {
+        // SAFETY: looks the type up by its OID.
+        unsafe { pg_sys::DomainHasConstraints(self.oid) }
+    }
+
+    /// Whether the type, a domain then, brings a default that may differ from row to row.
+    pub fn default_is_volatile(self) -> bool {
+        // SAFETY: the default is an expression tree in the current memory context, or null.
+        unsafe {
+            let default = pg_sys::get_typdefault(self.oid);
+            !default.is_null() && pg_sys::contain_volatile_functions(default)
+        }
+    }
+}
+
 /// There is no assignment cast from this type to the column's.
 #[derive(Debug, Clone, Copy)]
 pub struct NoCast {
@@ -68,6 +108,21 @@ pub struct Constant {
     /// Words rather than bytes, so that any type's alignment is kept.
     by_reference: Vec<u64>,
     bytes: usize,
+}
+
+impl NoCast {
+    /// The error for a value of that type, given for a column.
+    pub fn error(self, column: &str, column_type: ColumnType) -> Error {
+        let from = ColumnType {
+            oid: self.from,
+            modifier: -1,
+        };
+        Error::ValueType {
+            column: column.into(),
+            column_type: column_type.name(),
+            value_type: from.name(),
+        }
+    }
 }
 
 impl Constant {

@@ -1,0 +1,169 @@
+//! Adds a column without rewriting the table.
+//!
+//! PostgreSQL keeps the value that older rows are read with in the catalogs (`atthasmissing` in `pg_attribute`), if it
+//! is one constant. Everything that would make it write every row anew is refused.
+
+use pgrx::pg_sys;
+
+use crate::ddl::{self, Locks};
+use crate::error::Error;
+use crate::pg::lock::TableLock;
+use crate::pg::message;
+use crate::pg::parse;
+use crate::pg::spi::{self, argument, quote, quote_literal};
+use crate::pg::transaction::commit_after;
+use crate::pg::value::{ColumnType, Constant};
+use crate::relation::{Relation, require_alterable, tree};
+
+/// A column to be added, found to need no rewrite.
+pub struct Request {
+    table: Relation,
+    column: String,
+    column_type: ColumnType,
+    default: Option<Constant>,
+}
+
+impl Request {
+    /// Checks the table and the type; `default` is asked for a value of that type. Nothing is touched.
+    ///
+    /// # Errors
+    /// Those of [`require_alterable`], [`Error::NotAType`], [`Error::WouldRewrite`], PostgreSQL's own for an unknown
+    /// type, and those of `default`.
+    pub fn prove(
+        table: pg_sys::Oid,
+        column: String,
+        type_text: &str,
+        default: impl FnOnce(ColumnType) -> Result<Option<Constant>, Error>,
+    ) -> Result<Self, Error> {
+        let table = require_alterable(table)?;
+        let column_type = type_of(type_text)?;
+        let default = default(column_type)?;
+        if default.is_none() && column_type.default_is_volatile() {
+            return Err(Error::WouldRewrite {
+                what: format!("type {} has a volatile default", column_type.name()),
+            });
+        }
+        Ok(Request {
+            table,
+            column,
+            column_type,
+            default,
+        })
+    }
+}
+
+fn type_of(text: &str) -> Result<ColumnType, Error> {
+    const SERIAL: [&str; 6] = [
+        "serial",
+        "serial2",
+        "serial4",
+        "serial8",
+        "smallserial",
+        "bigserial",
+    ];
+    if SERIAL.contains(&text.trim().to_ascii_lowercase().as_str()) {
+        return Err(Error::WouldRewrite {
+            what: format!("{} gives every row a value of its own", text.trim()),
+        });
+    }
+    let column_type =
+        parse::type_name(text).ok_or_else(|| Error::NotAType { text: text.into() })?;
+    if column_type.has_domain_constraints() {
+        return Err(Error::WouldRewrite {
+            what: format!("domain {} has constraints", column_type.name()),
+        });
+    }
+    Ok(column_type)
+}
+
+/// Adds the column, to all tables below the named one as well.
+///
+/// # Errors
+/// [`Error::ColumnExists`] if there is one of another type, [`Error::LockNotAvailable`], and PostgreSQL's own.
+pub fn run(request: &Request) -> Result<(), Error> {
+    let added = if commit_after(|| request.exists())? {
+        false
+    } else {
+        add(request)?
+    };
+    if !added {
+        message::notice(
+            format!(
+                "column \"{}\" of table \"{}\" exists already, of type {}",
+                request.column,
+                request.table.name,
+                commit_after(|| Ok(request.column_type.name()))?
+            ),
+            request.default.is_some().then_some(
+                "Its default and its rows were left as they are; safe_backfill fills those that are NULL.",
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// `false` if another session has added it in the meantime.
+fn add(request: &Request) -> Result<bool, Error> {
+    let tables: Vec<_> = commit_after(|| Ok(tree(request.table.oid)))?
+        .iter()
+        .map(|member| member.oid)
+        .collect();
+    let locks = Locks {
+        table_name: &request.table.name,
+        tables: &tables,
+        lock: TableLock::AccessExclusive,
+    };
+    ddl::run(&locks, || {
+        let table = Relation::look_up(request.table.oid)?;
+        if request.exists()? {
+            return Ok(false);
+        }
+        spi::execute(&request.statement(&table), &[]);
+        Ok(true)
+    })
+}
+
+impl Request {
+    fn statement(&self, table: &Relation) -> String {
+        let (name, column) = (table.quoted(), quote(&self.column));
+        let type_name = self.column_type.qualified_name();
+        let default = match &self.default {
+            Some(value) => format!(" DEFAULT {}::{type_name}", quote_literal(&value.to_text())),
+            None => String::new(),
+        };
+        format!("ALTER TABLE {name} ADD COLUMN {column} {type_name}{default}")
+    }
+
+    /// Whether there is a column of that name and type.
+    fn exists(&self) -> Result<bool, Error> {
+        const COLUMN: &str = "
+            SELECT attnum, atttypid, atttypmod FROM pg_attribute
+            WHERE attrelid = $1 AND attname = $2::name AND NOT attisdropped";
+        let rows = spi::catalog(
+            COLUMN,
+            &[argument(self.table.oid), argument(self.column.as_str())],
+        );
+        let Some(row) = rows.first() else {
+            return Ok(false);
+        };
+        let number: i16 = row.get(1).unwrap_or(0);
+        if number < 1 {
+            return Err(Error::SystemColumn {
+                column: self.column.clone(),
+            });
+        }
+        let (Some(oid), Some(modifier)) = (row.get(2), row.get(3)) else {
+            return Ok(false);
+        };
+        let existing = ColumnType { oid, modifier };
+        if existing == self.column_type {
+            return Ok(true);
+        }
+        Err(Error::ColumnExists {
+            table: self.table.name.clone(),
+            column: self.column.clone(),
+            existing: existing.name(),
+            wanted: self.column_type.name(),
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! One DDL statement under a short lock timeout, retried.
+//!
+//! A statement that waits for an ACCESS EXCLUSIVE lock makes everyone who comes later wait behind it. So it waits for a
+//! short time only; then it leaves the queue, lets everyone through, and tries again later.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use crate::backoff;
+use crate::error::Error;
+use crate::pg::lock::{TableLock, lock_table};
+use crate::pg::spi::{self, argument};
+use crate::pg::transaction::{Attempt, attempt, commit_after};
+use crate::pg::{message, settings as pg_settings, usage};
+use crate::settings;
+
+/// The tables that a statement needs locked, in the order in which they are locked, and how strongly.
+pub struct Locks<'a> {
+    /// The name that messages give.
+    pub table_name: &'a str,
+    /// The tables.
+    pub tables: &'a [pg_sys::Oid],
+    /// How strongly.
+    pub lock: TableLock,
+}
+
+/// Runs `statement` with the locks, in a transaction of its own, as often as it takes to get them.
+///
+/// `statement` may be run several times; all but the last are undone. It can hold its locks only as long as it runs.
+///
+/// # Errors
+/// [`Error::LockNotAvailable`] when `lock_retry_limit` is reached, and those of `statement`.
+pub fn run<T>(
+    locks: &Locks<'_>,
+    mut statement: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut retries = 0;
+    loop {
+        pg_settings::reload_if_asked();
+        let limit = settings::lock_retry_limit();
+        let holders = match commit_after(|| try_once(locks, &mut statement))? {
+            Ok(result) => return Ok(result),
+            Err(holders) => holders,
+        };
+        if retries >= limit {
+            return Err(Error::LockNotAvailable {
+                table: locks.table_name.into(),
+                attempts: retries + 1,
+                holders,
+            });
+        }
+        let pause = backoff::pause(retries, chance());
+        retries += 1;
+        say_retry(locks, retries, limit, pause, holders);
+        usage::rest(pause);
+    }
+}
+
+/// Who kept a statement from its locks, as far as they are to be found.
+type Holders = Option<String>;
+
+fn try_once<T>(
+    locks: &Locks<'_>,
+    statement: &mut impl FnMut() -> Result<T, Error>,
+) -> Result<Result<T, Holders>, Error> {
+    let attempted = attempt(|| {
+        take(locks);
+        statement()
+    });
+    match attempted {
+        Attempt::Done(result) => result.map(Ok),
+        Attempt::Locked => Ok(Err(holders(locks))),
+    }
+}
+
+/// Takes all locks within one lock timeout, and leaves what is left of it to the statement.
+fn take(locks: &Locks<'_>) {
+    let (began, limit) = (Instant::now(), settings::lock_timeout());
+    // Otherwise autovacuum, which gives way only to someone who has waited for this long, would outlast every attempt.
+    let deadlock_timeout = pg_settings::deadlock_timeout().min(limit / 2);
+    pg_settings::set_local_deadlock_timeout(deadlock_timeout);
+    let left = || limit.saturating_sub(began.elapsed());
+    for &table in locks.tables {
+        pg_settings::set_local_lock_timeout(left());
+        lock_table(table, locks.lock);
+    }
+    pg_settings::set_local_lock_timeout(left());
+}
+
+fn say_retry(locks: &Locks<'_>, retry: u32, limit: u32, pause: Duration, holders: Holders) {
+    message::notice_with(
+        format!(
+            "could not lock table \"{}\" within {} ms; retry {retry} of {limit} in {} ms",
+            locks.table_name,
+            settings::lock_timeout().as_millis(),
+            pause.as_millis()
+        ),
+        holders.map(|holders| format!("Locks are held by {holders}.")),
+        None,
+    );
+}
+
+/// A random number from 0 to 1, from the seed that Rust's hash maps are given.
+fn chance() -> f64 {
+    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
+}
+
+/// Sessions and prepared transactions with a conflicting lock on one of the tables, the oldest first.
+fn holders(locks: &Locks<'_>) -> Holders {
+    const HOLDERS: &str = "
+        SELECT string_agg(description, '; ' ORDER BY began)
+        FROM (
+            SELECT DISTINCT
+                CASE WHEN l.pid IS NULL THEN format('prepared transaction \"%s\" of %s', p.gid, p.prepared)
+                     ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago, query: %s',
+                                 l.pid, a.application_name, a.usename,
+                                 coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, 'some time'),
+                                 regexp_replace(left(a.query, 80), '\\s+', ' ', 'g'))
+                END AS description,
+                coalesce(a.xact_start, p.prepared) AS began
+            FROM pg_locks l
+            LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            LEFT JOIN pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction::text
+            WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.relation = ANY ($1)
+            AND (NOT $2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+            ORDER BY began LIMIT 5) holder";
+    let only_strong = locks.lock == TableLock::ShareUpdateExclusive;
+    spi::catalog(
+        HOLDERS,
+        &[argument(locks.tables.to_vec()), argument(only_strong)],
+    )
+    .first()
+    .and_then(|row| row.get(1))
+}

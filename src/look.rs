@@ -1,0 +1,90 @@
+//! A quick look for NULLs in a column, before anything is touched.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::pg::spi;
+use crate::pg::spi::quote;
+use crate::pg::transaction::{check_for_interrupts, commit_after};
+use crate::relation::Relation;
+
+/// Blocks that are read at a time.
+const STRETCH: u32 = 256;
+/// Longer than this is not looked: the validation will find what is left.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// More NULLs than this are not counted.
+const ENOUGH: u64 = 1000;
+
+/// What a look at one or several tables has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Rows whose column is NULL.
+    pub nulls: u64,
+    /// There may be more: the tables were not read to the end.
+    pub maybe_more: bool,
+    /// Blocks that were read.
+    pub blocks: u64,
+    /// How long that took.
+    pub time: Duration,
+}
+
+/// Looks at the table's rows, the last first: they are the ones that a backfill comes to last, and where new rows go.
+///
+/// Adds to what was found in other tables. Each stretch is read in a transaction of its own.
+///
+/// # Errors
+/// PostgreSQL's own, such as 42501 for an owner who gave the right to read away.
+pub fn look(table: &Relation, column: &str, found: &mut Found) -> Result<(), Error> {
+    let began = Instant::now();
+    for blocks in stretches(u32::try_from(table.blocks).unwrap_or(u32::MAX)) {
+        if found.nulls >= ENOUGH || found.time + began.elapsed() >= PATIENCE {
+            found.maybe_more = true;
+            break;
+        }
+        check_for_interrupts();
+        found.blocks += u64::from(blocks.end - blocks.start);
+        found.nulls += commit_after(|| Ok(count(table, column, &blocks)))?;
+    }
+    found.time += began.elapsed();
+    Ok(())
+}
+
+/// Pure: the blocks of a table in stretches, the last stretch first.
+fn stretches(blocks: u32) -> impl Iterator<Item = Range<u32>> {
+    (0..blocks)
+        .step_by(STRETCH as usize)
+        .map(move |start| start..start.saturating_add(STRETCH).min(blocks))
+        .rev()
+}
+
+/// `IS NOT DISTINCT FROM NULL` is what NOT NULL means also for composite types, of which `IS NULL` asks something else.
+fn count(table: &Relation, column: &str, blocks: &Range<u32>) -> u64 {
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM ONLY {} AS t \
+         WHERE t.ctid OPERATOR(pg_catalog.>=) '({},0)' AND t.ctid OPERATOR(pg_catalog.<) '({},0)' \
+         AND t.{} IS NOT DISTINCT FROM NULL",
+        table.quoted(),
+        blocks.start,
+        blocks.end,
+        quote(column)
+    );
+    let rows = spi::execute(&sql, &[]);
+    let count: Option<i64> = rows.first().and_then(|row| row.get(1));
+    count.unwrap_or(0).unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_block_is_looked_at_once(blocks in 0u32..100_000) {
+            let mut seen: Vec<u32> = stretches(blocks).flatten().collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..blocks).collect::<Vec<_>>());
+        }
+    }
+}

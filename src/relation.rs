@@ -1,0 +1,161 @@
+//! A relation as the catalogs describe it: found to be a table that may be worked on, or refused.
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::pg::spi::{self, argument, quote};
+
+/// What the catalogs say of one relation.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// Its OID.
+    pub oid: pg_sys::Oid,
+    /// Its schema.
+    pub schema: String,
+    /// Its own name.
+    pub name: String,
+    /// `relkind`.
+    pub kind: String,
+    /// Its access method, if it has one.
+    pub access_method: Option<String>,
+    /// Blocks of 8 kB that it has in its main file.
+    pub blocks: i64,
+    owned: bool,
+    of_other_session: bool,
+    system: bool,
+}
+
+const RELATION: &str = "
+    SELECT c.relkind::text, c.relname::text, n.nspname::text, am.amname::text,
+           CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
+           pg_has_role(c.relowner, 'USAGE'),
+           c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
+           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am am ON am.oid = c.relam
+    WHERE c.oid = $1";
+
+const TREE: &str = "
+    WITH RECURSIVE tree AS (
+        SELECT $1::oid AS oid, 0 AS depth
+        UNION
+        SELECT i.inhrelid, depth + 1 FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+        WHERE NOT i.inhdetachpending)
+    SELECT c.oid, c.relkind <> 'p' FROM tree JOIN pg_class c USING (oid)
+    GROUP BY c.oid, c.relkind
+    ORDER BY min(depth), c.oid";
+
+impl Relation {
+    /// Looks a relation up. Must be called within an SPI connection.
+    ///
+    /// # Errors
+    /// [`Error::NoTable`].
+    pub fn look_up(oid: pg_sys::Oid) -> Result<Self, Error> {
+        let rows = spi::catalog(RELATION, &[argument(oid)]);
+        let row = rows.first().ok_or(Error::NoTable { oid: oid.to_u32() })?;
+        let text = |number| row.get::<String>(number).unwrap_or_default();
+        let truth = |number| row.get::<bool>(number).unwrap_or(false);
+        Ok(Relation {
+            oid,
+            kind: text(1),
+            name: text(2),
+            schema: text(3),
+            access_method: row.get(4),
+            blocks: row.get(5).unwrap_or(0),
+            owned: truth(6),
+            of_other_session: truth(7),
+            system: truth(8),
+        })
+    }
+
+    /// Its name as SQL writes it, with its schema.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+
+    /// Fails unless it is a table of a user's.
+    ///
+    /// # Errors
+    /// [`Error::NotATable`], [`Error::SystemCatalog`], [`Error::OtherSessionsTable`].
+    pub fn require_table(&self) -> Result<(), Error> {
+        let name = self.name.clone();
+        let kind = match self.kind.as_str() {
+            "r" | "p" => None,
+            "v" => Some("a view"),
+            "m" => Some("a materialized view"),
+            "f" => Some("a foreign table"),
+            "S" => Some("a sequence"),
+            "i" | "I" => Some("an index"),
+            "t" => Some("a TOAST table"),
+            "c" => Some("a composite type"),
+            _ => Some("something else"),
+        };
+        match kind {
+            Some(kind) => Err(Error::NotATable { name, kind }),
+            None if self.system => Err(Error::SystemCatalog { name }),
+            None if self.of_other_session => Err(Error::OtherSessionsTable { name }),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails unless the current user owns it, or is a member of the role that does.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`].
+    pub fn require_owner(&self) -> Result<(), Error> {
+        if self.owned {
+            Ok(())
+        } else {
+            Err(Error::NotOwner {
+                table: self.name.clone(),
+            })
+        }
+    }
+}
+
+/// A member of a tree of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its OID.
+    pub oid: pg_sys::Oid,
+    /// It can have rows: anything but a partitioned table.
+    pub has_rows: bool,
+}
+
+/// `table`, which comes first, and all tables below it: partitions or children, level by level.
+pub fn tree(table: pg_sys::Oid) -> Vec<Member> {
+    spi::catalog(TREE, &[argument(table)])
+        .iter()
+        .filter_map(|row| {
+            Some(Member {
+                oid: row.get(1)?,
+                has_rows: row.get(2)?,
+            })
+        })
+        .collect()
+}
+
+/// Looks up a table and all tables below it, and finds them fit to be altered by the current user.
+///
+/// Locks may be taken on them only after this: nobody may lock what is not theirs.
+///
+/// # Errors
+/// Those of [`Relation::require_table`] and [`Relation::require_owner`], and [`Error::ForeignLeaf`].
+pub fn require_alterable(table: pg_sys::Oid) -> Result<Relation, Error> {
+    let root = Relation::look_up(table)?;
+    root.require_table()?;
+    root.require_owner()?;
+    for member in tree(table).iter().skip(1) {
+        let relation = Relation::look_up(member.oid)?;
+        if relation.kind == "f" {
+            return Err(Error::ForeignLeaf {
+                table: root.name,
+                leaf: relation.name,
+            });
+        }
+        relation.require_table()?;
+        relation.require_owner()?;
+    }
+    Ok(root)
+}
