@@ -122,7 +122,9 @@ fn holders(locks: &Locks<'_>) -> Holders {
                 coalesce(a.xact_start, p.prepared) AS began
             FROM pg_locks l
             LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-            LEFT JOIN pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction::text
+            LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+                 AND x.virtualtransaction = l.virtualtransaction
+            LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND l.relation = ANY ($1)

@@ -252,9 +252,7 @@ impl Error {
             Error::NoTable { .. } | Error::TableDropped { .. } => {
                 "Name a table that exists; a CALL on another one starts a job of its own."
             }
-            Error::NoColumn { .. } => {
-                "Add it first: CALL safe_add_column(...) takes no time."
-            }
+            Error::NoColumn { .. } => "Add it first: CALL safe_add_column(...) takes no time.",
             Error::SystemCatalog { .. } | Error::SystemColumn { .. } => {
                 "PostgreSQL fills it by itself; there is nothing to backfill."
             }

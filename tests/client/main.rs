@@ -1,10 +1,13 @@
 //! Tests of the extension as its users see it.
 
+mod add_column;
 mod changes;
+mod ddl_locks;
 mod deadlocks;
 mod horizon;
 mod inputs;
 mod locks;
+mod not_null;
 mod privileges;
 mod progress;
 mod promises;

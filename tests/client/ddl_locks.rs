@@ -1,0 +1,309 @@
+//! What the application notices of a DDL statement: nothing, or one lock timeout.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use client_tests::{Database, Options, PATIENCE, saying};
+
+/// No strong lock may be held for longer.
+const SHORT: Duration = Duration::from_millis(100);
+/// What an application's statement may take besides a lock timeout, on a machine with other things to do.
+const STATEMENT: Duration = Duration::from_millis(300);
+const SHORT_TIMEOUT: &str = "SET safe_backfill.lock_timeout = '200ms'";
+const TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Something that goes on in the background until it is asked for its result.
+struct Background<T> {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<T>>,
+}
+
+impl<T: Send + 'static> Background<T> {
+    fn start(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        Background {
+            stop,
+            thread: thread::spawn(move || work(&flag)),
+        }
+    }
+
+    fn result(self) -> Result<T> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// The longest that anyone was seen to hold, and to wait for, an ACCESS EXCLUSIVE lock on `t`.
+#[derive(Debug, Default)]
+struct Seen {
+    held: Duration,
+    waited: Duration,
+    looks: u32,
+}
+
+/// Looks at `pg_locks` again and again.
+fn watch_locks(db: &Database) -> Result<Background<Seen>> {
+    let mut client = db.connect()?;
+    let statement = client.prepare(
+        "SELECT pid, granted FROM pg_locks
+         WHERE relation = to_regclass('t') AND mode = 'AccessExclusiveLock' AND pid IS NOT NULL
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )?;
+    Ok(Background::start(move |stop| {
+        let mut seen = Seen::default();
+        let mut since: HashMap<(i32, bool), Instant> = HashMap::new();
+        while !stop.load(Ordering::Relaxed) {
+            let rows = client.query(&statement, &[])?;
+            let now = Instant::now();
+            let locks: Vec<(i32, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            since.retain(|lock, _| locks.contains(lock));
+            for lock in locks {
+                let span = now - *since.entry(lock).or_insert(now);
+                let longest = if lock.1 {
+                    &mut seen.held
+                } else {
+                    &mut seen.waited
+                };
+                *longest = span.max(*longest);
+            }
+            seen.looks += 1;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(seen)
+    }))
+}
+
+/// An application that runs one statement after the other; its slowest one.
+fn stream(db: &Database, sql: &str) -> Result<Background<Duration>> {
+    let mut client = db.connect()?;
+    let statement = client.prepare(sql)?;
+    Ok(Background::start(move |stop| {
+        let mut slowest = Duration::ZERO;
+        let mut id = 0;
+        while !stop.load(Ordering::Relaxed) {
+            id = (id + 7919) % 2_000_000;
+            let began = Instant::now();
+            client.execute(&statement, &[&id])?;
+            slowest = slowest.max(began.elapsed());
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(slowest)
+    }))
+}
+
+#[test]
+fn three_steps_on_a_big_table_and_nobody_waits() -> Result<()> {
+    let db = Database::alone(Options::default().set("autovacuum", "off"))?;
+    db.execute(
+        "CREATE TABLE t (id int, n int DEFAULT 0, filler text);
+         INSERT INTO t SELECT i, 0, repeat('x', 200) FROM generate_series(1, 2000000) i;
+         ALTER TABLE t ADD PRIMARY KEY (id)",
+    )?;
+    db.execute("VACUUM ANALYZE t")?;
+    let watch = watch_locks(&db)?;
+    let reads = stream(&db, "SELECT FROM t WHERE id = $1")?;
+    let writes = stream(&db, "UPDATE t SET n = n + 1 WHERE id = $1")?;
+    db.call("CALL safe_add_column('t', 'c', 'varchar(20)', 'active')")?
+        .succeeded()?;
+    db.call("CALL safe_add_column('t', 'd', 'varchar(20)')")?
+        .succeeded()?;
+    db.call("ALTER TABLE t ALTER d SET DEFAULT 'active'")?
+        .succeeded()?;
+    // To be filled are few rows, as filling is not what this is about.
+    db.call("UPDATE t SET d = 'active' WHERE id % 100 = 0")?
+        .succeeded()?;
+    let notices = db.call("CALL safe_set_not_null('t', 'c')")?.succeeded()?;
+    let seen = watch.result()?;
+    let (read, written) = (reads.result()?, writes.result()?);
+    assert_eq!(saying(&notices, "validating \"t\": ").len(), 1);
+    ensure!(seen.looks > 100, "looked {} times only", seen.looks);
+    ensure!(seen.held <= SHORT, "{seen:?}");
+    ensure!(seen.waited <= Duration::from_secs(1) + SHORT, "{seen:?}");
+    ensure!(
+        read <= STATEMENT && written <= STATEMENT,
+        "an application waited: {read:?} to read, {written:?} to write"
+    );
+
+    // The same eyes see what plain SET NOT NULL does.
+    db.execute("ALTER TABLE t ALTER c DROP NOT NULL")?;
+    let watch = watch_locks(&db)?;
+    db.execute("ALTER TABLE t ALTER c SET NOT NULL")?;
+    let seen = watch.result()?;
+    ensure!(seen.held > SHORT, "{seen:?}");
+    Ok(())
+}
+
+fn small(db: &Database) -> Result<()> {
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, c int);
+         INSERT INTO t SELECT i, i FROM generate_series(1, 1000) i",
+    )
+}
+
+const CALLS: [&str; 2] = [
+    "CALL safe_add_column('t', 'd', 'int')",
+    "CALL safe_set_not_null('t', 'c')",
+];
+
+#[test]
+fn nobody_queues_for_longer_than_one_lock_timeout() -> Result<()> {
+    for call in CALLS {
+        let db = Database::new()?;
+        small(&db)?;
+        let mut holder = db.connect()?;
+        let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+        let mut holding = holder.transaction()?;
+        holding.execute("SELECT FROM t", &[])?;
+        let reads = stream(&db, "SELECT FROM t WHERE id = $1")?;
+        let run = db.start_after(SHORT_TIMEOUT, call)?;
+        let mut retries = vec![];
+        while retries.len() < 4 {
+            retries.push(run.notices.wait(PATIENCE).context("no further retry")?);
+        }
+        holding.commit()?;
+        run.end()?.succeeded()?;
+        let slowest = reads.result()?;
+        ensure!(
+            slowest <= TIMEOUT + STATEMENT,
+            "a reader waited {slowest:?}"
+        );
+        ensure!(
+            slowest >= TIMEOUT / 4,
+            "no reader ever met the queue: {slowest:?}"
+        );
+        for (number, retry) in retries.iter().enumerate() {
+            let expected = format!("within 200 ms; retry {} of 30", number + 1);
+            ensure!(retry.message.contains(&expected), "{retry}");
+            let detail = retry.detail.clone().unwrap_or_default();
+            ensure!(
+                detail.contains(&format!("process {pid} ")) && detail.contains("SELECT FROM t"),
+                "{detail}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gives_up_on_a_holder_that_never_goes_and_names_it() -> Result<()> {
+    for call in CALLS {
+        let db = Database::new()?;
+        small(&db)?;
+        let before = "SELECT format('%s %s', (SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass),
+                      (SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass))";
+        let untouched: String = db.value(before)?;
+        let mut holder = db.connect()?;
+        let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+        let mut holding = holder.transaction()?;
+        holding.execute("SELECT FROM t", &[])?;
+        let setup = format!("{SHORT_TIMEOUT}; SET safe_backfill.lock_retry_limit = 2");
+        let ended = db.call_after(&setup, call)?;
+        assert_eq!(saying(&ended.notices, "retry").len(), 2);
+        let error = ended.failed_with("55P03")?;
+        ensure!(error.message.contains("3 attempts"), "{error}");
+        let detail = error.detail.unwrap_or_default();
+        ensure!(detail.contains(&format!("process {pid} ")), "{detail}");
+        assert_eq!(db.value::<String>(before)?, untouched);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_prepared_transaction_is_named_too() -> Result<()> {
+    let db = Database::new()?;
+    small(&db)?;
+    let name = db.name().to_owned();
+    db.execute(&format!(
+        "BEGIN; UPDATE t SET c = 0 WHERE id = 1; PREPARE TRANSACTION '{name}'"
+    ))?;
+    let setup = format!("{SHORT_TIMEOUT}; SET safe_backfill.lock_retry_limit = 0");
+    let error = db.call_after(&setup, CALLS[0])?.failed_with("55P03")?;
+    db.execute(&format!("ROLLBACK PREPARED '{name}'"))?;
+    let detail = error.detail.unwrap_or_default();
+    ensure!(
+        detail.contains(&format!("prepared transaction \"{name}\"")),
+        "{detail}"
+    );
+    Ok(())
+}
+
+#[test]
+fn cancelled_while_it_waits_it_ends_at_once() -> Result<()> {
+    let db = Database::new()?;
+    small(&db)?;
+    let mut holder = db.connect()?;
+    let mut holding = holder.transaction()?;
+    holding.execute("SELECT FROM t", &[])?;
+    // Once within the queue, and once in the pause after it.
+    for (timeout, event) in [("60s", "relation"), ("20ms", "Extension")] {
+        let setup = format!("SET safe_backfill.lock_timeout = '{timeout}'");
+        let run = db.start_after(&setup, CALLS[0])?;
+        db.wait_until(&format!(
+            "SELECT wait_event = '{event}' FROM pg_stat_activity WHERE pid = {}",
+            run.pid
+        ))?;
+        let began = Instant::now();
+        run.cancel()?;
+        run.end()?.failed_with("57014")?;
+        ensure!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    Ok(())
+}
+
+/// Of a deadlock it is always the victim, and tries again.
+#[test]
+fn the_application_wins_a_deadlock() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, c int) PARTITION BY RANGE (id);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+         INSERT INTO t SELECT i, i FROM generate_series(0, 9) i",
+    )?;
+    let mut application = db.connect()?;
+    let mut working = application.transaction()?;
+    working.execute("UPDATE t1 SET c = 1 WHERE id = 1", &[])?;
+    // The run takes t, waits for t1, and the application, which has t1, asks for t.
+    let run = db.start_after("SET safe_backfill.lock_timeout = '5s'", CALLS[0])?;
+    db.wait_until(&format!(
+        "SELECT wait_event = 'relation' FROM pg_stat_activity WHERE pid = {}",
+        run.pid
+    ))?;
+    working.execute("SELECT FROM t", &[])?;
+    working.commit()?;
+    run.end()?.succeeded()?;
+    Ok(())
+}
+
+/// Autovacuum leaves a table to whoever has waited for `deadlock_timeout`: longer than an attempt takes.
+#[test]
+fn autovacuum_gives_way() -> Result<()> {
+    let db = Database::alone(
+        Options::default()
+            .set("autovacuum_naptime", "1s")
+            .set("deadlock_timeout", "10s"),
+    )?;
+    db.execute(
+        "CREATE TABLE t (id int, c int) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+             autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+         INSERT INTO t SELECT i, i FROM generate_series(1, 100000) i;
+         DELETE FROM t WHERE id % 2 = 0",
+    )?;
+    db.wait_until("SELECT count(*) > 0 FROM pg_stat_progress_vacuum WHERE relid = 't'::regclass")?;
+    let notices = db
+        .call_after("SET safe_backfill.lock_retry_limit = 1", CALLS[0])?
+        .succeeded()?;
+    ensure!(notices.is_empty(), "{notices:#?}");
+    Ok(())
+}
