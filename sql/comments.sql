@@ -1,3 +1,9 @@
+COMMENT ON PROCEDURE safe_add_column(regclass, name, text, text) IS
+'Adds a nullable column without rewriting the table. column_type: as in ALTER TABLE, such as varchar(20). default_value: read as a literal of that type, for existing rows and new ones; NULL for none. Waits for its lock no longer than safe_backfill.lock_timeout at a time. A column of that name and type is left as it is. Call it outside a transaction block.';
+COMMENT ON PROCEDURE safe_add_column(regclass, name, text, anyelement) IS
+'Adds a nullable column without rewriting the table. column_type: as in ALTER TABLE, such as varchar(20). default_value: converted to that type by assignment, for existing rows and new ones. Waits for its lock no longer than safe_backfill.lock_timeout at a time. A column of that name and type is left as it is. Call it outside a transaction block.';
+COMMENT ON PROCEDURE safe_set_not_null(regclass, name) IS
+'Makes a column NOT NULL: adds a constraint that is not valid yet, validates it while others read and write, sets NOT NULL without reading the table again. Fails before anything is touched when it finds rows that are NULL. Waits for its locks no longer than safe_backfill.lock_timeout at a time. The same CALL goes on where an interrupted one stopped. Call it outside a transaction block.';
 COMMENT ON PROCEDURE safe_backfill(regclass, name, text, integer, text) IS
 'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 COMMENT ON PROCEDURE safe_backfill(regclass, name, anyelement, integer, text) IS

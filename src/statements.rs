@@ -83,10 +83,12 @@ impl LeafStatements {
         };
         // A row whose expression is NULL is not worth a new version; but a volatile one may be evaluated only once.
         let has_value = match filling.recipe {
-            Recipe::Expression(_) if !volatile => format!(" AND {value} IS NOT NULL"),
+            Recipe::Expression(_) if !volatile => format!(" AND {value} IS DISTINCT FROM NULL"),
             _ => String::new(),
         };
-        let is_due = format!("{alias}.{column} IS NULL{filter}{has_value}");
+        // IS NULL is true of a row of NULLs as well, which is a value that nobody may overwrite.
+        let is_null = "IS NOT DISTINCT FROM NULL";
+        let is_due = format!("{alias}.{column} {is_null}{filter}{has_value}");
         let one_of = "OPERATOR(pg_catalog.=) ANY";
         // Where a statement can take longer than deadlock_timeout it must not wait for a row while it holds others:
         // the application's look for deadlocks could fall into that wait.
@@ -107,7 +109,7 @@ impl LeafStatements {
             );
             if counts_refused {
                 format!(
-                    "WITH updated AS ({update} RETURNING {alias}.{column} IS NULL AS refused) \
+                    "WITH updated AS ({update} RETURNING {alias}.{column} {is_null} AS refused) \
                      SELECT pg_catalog.count(*) FILTER (WHERE NOT refused), \
                      pg_catalog.count(*) FILTER (WHERE refused) FROM updated"
                 )
@@ -120,7 +122,7 @@ impl LeafStatements {
             None => vec![pg_sys::TIDARRAYOID],
         };
         let unfilled =
-            format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} IS NULL{filter}");
+            format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} {is_null}{filter}");
         LeafStatements {
             update: Statement::prepare(&update_at(&places), &types),
             update_waiting: Statement::prepare(&update_at("($1)"), &types),

@@ -1,11 +1,10 @@
 //! A session that shows what it does, as psql would.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use postgres::error::SqlState;
-use postgres::{Client, Error};
+use anyhow::{Context, Result, ensure};
+use postgres::Client;
 use testenv::{SUPERUSER, Server};
 
 use crate::report;
@@ -31,27 +30,16 @@ impl<'a> Console<'a> {
 
     /// Runs a statement.
     pub fn run(&mut self, statement: &str) -> Result<()> {
-        self.attempt(statement)
-            .with_context(|| format!("\"{statement}\" failed"))
-    }
-
-    /// Runs a statement that may have to give way to the application: when its `lock_timeout` is up, everybody
-    /// who queued behind it gets through before it tries again.
-    pub fn run_patiently(&mut self, statement: &str) -> Result<()> {
-        const ATTEMPTS: usize = 50;
-        const PAUSE: Duration = Duration::from_millis(500);
-        for _ in 0..ATTEMPTS {
-            match self.attempt(statement) {
-                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                    println!("ERROR:  {}; trying again", message(&error));
-                    std::thread::sleep(PAUSE);
-                }
-                result => {
-                    return result.with_context(|| format!("\"{statement}\" failed"));
-                }
-            }
-        }
-        bail!("\"{statement}\" got no lock in {ATTEMPTS} attempts")
+        println!("{}=# {statement};", self.database);
+        let start = Instant::now();
+        self.client
+            .batch_execute(statement)
+            .with_context(|| format!("\"{statement}\" failed"))?;
+        println!(
+            "Time: {}",
+            report::milliseconds(start.elapsed().as_secs_f64() * 1000.0)
+        );
+        Ok(())
     }
 
     /// Shows the result of a query or of a psql command.
@@ -74,21 +62,4 @@ impl<'a> Console<'a> {
         self.client.close()?;
         Ok(())
     }
-
-    fn attempt(&mut self, statement: &str) -> Result<(), Error> {
-        println!("{}=# {statement};", self.database);
-        let start = Instant::now();
-        self.client.batch_execute(statement)?;
-        println!(
-            "Time: {}",
-            report::milliseconds(start.elapsed().as_secs_f64() * 1000.0)
-        );
-        Ok(())
-    }
-}
-
-fn message(error: &Error) -> String {
-    error
-        .as_db_error()
-        .map_or_else(|| error.to_string(), |error| error.message().into())
 }

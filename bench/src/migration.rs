@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::console::Console;
-use crate::table::{COLUMN, VALUE, add_column};
+use crate::table::{COLUMN, COLUMN_TYPE, VALUE, add_column};
 
 /// A way to migrate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,6 @@ impl Migration {
             Self::Risky => Ok(()),
             Self::Safe => {
                 console.run("CREATE EXTENSION pg_safe_backfill")?;
-                console.run("SET lock_timeout = '1s'")?;
                 console.run("SET safe_backfill.progress_interval = '1s'")
             }
         }
@@ -46,36 +45,31 @@ impl Migration {
     fn add_column(self, console: &mut Console, table: &str) -> Result<()> {
         match self {
             Self::Risky => console.run(&add_column(table)),
-            Self::Safe => console.run_patiently(&add_column(table)),
+            Self::Safe => {
+                console.run(&format!(
+                    "CALL safe_add_column('{table}', '{COLUMN}', '{COLUMN_TYPE}')"
+                ))?;
+                // For new rows only: the rows that are there are what this is about.
+                console.run(&format!(
+                    "ALTER TABLE {table} ALTER COLUMN {COLUMN} SET DEFAULT '{VALUE}'"
+                ))
+            }
         }
     }
 
     fn fill(self, console: &mut Console, table: &str) -> Result<()> {
-        match self {
-            Self::Risky => console.run(&format!(
-                "UPDATE {table} SET {COLUMN} = '{VALUE}' WHERE {COLUMN} IS NULL"
-            )),
-            Self::Safe => console.run(&format!(
-                "CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', 10000)"
-            )),
-        }
+        console.run(&match self {
+            Self::Risky => {
+                format!("UPDATE {table} SET {COLUMN} = '{VALUE}' WHERE {COLUMN} IS NULL")
+            }
+            Self::Safe => format!("CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', 10000)"),
+        })
     }
 
     fn set_not_null(self, console: &mut Console, table: &str) -> Result<()> {
-        let set_not_null = format!("ALTER TABLE {table} ALTER COLUMN {COLUMN} SET NOT NULL");
-        match self {
-            Self::Risky => console.run(&set_not_null),
-            Self::Safe => {
-                // Only the validation reads the table, and it does so under a lock that lets writes through.
-                let check = format!("{table}_{COLUMN}_not_null");
-                console.run_patiently(&format!(
-                    "ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({COLUMN} IS NOT NULL) NOT VALID"
-                ))?;
-                console
-                    .run_patiently(&format!("ALTER TABLE {table} VALIDATE CONSTRAINT {check}"))?;
-                console.run_patiently(&set_not_null)?;
-                console.run_patiently(&format!("ALTER TABLE {table} DROP CONSTRAINT {check}"))
-            }
-        }
+        console.run(&match self {
+            Self::Risky => format!("ALTER TABLE {table} ALTER COLUMN {COLUMN} SET NOT NULL"),
+            Self::Safe => format!("CALL safe_set_not_null('{table}', '{COLUMN}')"),
+        })
     }
 }

@@ -5,6 +5,8 @@ use postgres::Client;
 
 /// The column that is added and filled.
 pub const COLUMN: &str = "status";
+/// Its type.
+pub const COLUMN_TYPE: &str = "varchar(20)";
 /// What the column is filled with.
 pub const VALUE: &str = "active";
 /// What the application writes into the column itself.
@@ -16,7 +18,7 @@ pub const APP_AMOUNT: i64 = 1_000_000;
 #[must_use]
 pub fn add_column(table: &str) -> String {
     format!(
-        "ALTER TABLE {table} ADD COLUMN {COLUMN} varchar(20), ALTER COLUMN {COLUMN} SET DEFAULT '{VALUE}'"
+        "ALTER TABLE {table} ADD COLUMN {COLUMN} {COLUMN_TYPE}, ALTER COLUMN {COLUMN} SET DEFAULT '{VALUE}'"
     )
 }
 

@@ -200,3 +200,30 @@ fn fills_columns_of_every_type() -> Result<()> {
     }
     Ok(())
 }
+
+/// A row of NULLs `IS NULL`, and yet it is a value.
+#[test]
+fn rows_of_nulls_are_not_overwritten() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE t (id int, c pair);
+         INSERT INTO t SELECT i, CASE WHEN i % 2 = 0 THEN ROW(NULL, NULL)::pair END FROM generate_series(1, 1000) i",
+    )?;
+    db.call("CALL safe_backfill('t', 'c', '(1,2)')")?
+        .succeeded()?;
+    let filled = "SELECT count(*) FROM t WHERE c = ROW(1, 2)::pair";
+    assert_eq!(db.value::<i64>(filled)?, 500);
+    db.execute("UPDATE t SET c = NULL WHERE id % 2 = 1")?;
+    db.call("CALL safe_backfill_using('t', 'c', 'ROW(NULL, id)::pair')")?
+        .succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE (c).b = id")?,
+        500
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t WHERE id % 2 = 0 AND c IS NULL")?,
+        500
+    );
+    Ok(())
+}

@@ -115,6 +115,9 @@ fn settings(arguments: &Arguments) -> Vec<(&str, &str)> {
         ("shared_buffers", arguments.shared_buffers.as_str()),
         ("max_wal_size", "8GB"),
         ("checkpoint_timeout", "30min"),
+        // As on a busy server: it takes the writing of pages off the sessions' shoulders.
+        ("bgwriter_delay", "10ms"),
+        ("bgwriter_lru_maxpages", "1000"),
         ("wal_level", "replica"),
         ("fsync", "on"),
         ("synchronous_commit", "on"),
