@@ -21,10 +21,5 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-MIGRATION_WAYS = {
-    "safe": "demoapp.migrations",
-    "risky": "demoapp.risky_migrations",
-}
-MIGRATION_MODULES = {
-    "demoapp": MIGRATION_WAYS[os.environ.get("MIGRATION_WAY", "safe")]
-}
+MIGRATION_WAYS = {"safe": "demoapp.migrations", "risky": "demoapp.risky_migrations"}
+MIGRATION_MODULES = {"demoapp": MIGRATION_WAYS[os.environ.get("MIGRATION_WAY", "safe")]}

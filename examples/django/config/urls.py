@@ -2,7 +2,4 @@ from django.urls import path
 
 from demoapp import views
 
-urlpatterns = [
-    path("health/", views.health),
-    path("list_large/", views.list_large),
-]
+urlpatterns = [path("health/", views.health), path("list_large/", views.list_large)]

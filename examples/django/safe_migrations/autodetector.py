@@ -11,9 +11,7 @@ class SafeAutodetector(MigrationAutodetector):
     def add_operation(self, app_label, operation, *args, **kwargs):
         if type(operation) is AddField and adds_plain_column(operation):
             operation = safely(AddColumn, operation)
-        elif type(operation) is AlterField and self.becomes_not_null(
-            app_label, operation
-        ):
+        elif type(operation) is AlterField and self.becomes_not_null(app_label, operation):
             operation = safely(SafeSetNotNull, operation)
         super().add_operation(app_label, operation, *args, **kwargs)
 
@@ -30,9 +28,4 @@ def adds_plain_column(operation):
 
 
 def safely(kind, operation):
-    return kind(
-        operation.model_name,
-        operation.name,
-        operation.field,
-        operation.preserve_default,
-    )
+    return kind(operation.model_name, operation.name, operation.field, operation.preserve_default)

@@ -31,20 +31,11 @@ class AddColumn(NotInTransactionMixin, AddField):
         if field.has_db_default():
             # Given with the column, it would become the value of the rows that are there already.
             without_default = variant(field, db_default=NOT_PROVIDED)
-            patiently(
-                schema_editor, schema_editor.alter_field, model, without_default, field
-            )
+            patiently(schema_editor, schema_editor.alter_field, model, without_default, field)
 
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
         self._ensure_not_in_transaction(schema_editor)
-        patiently(
-            schema_editor,
-            super().database_backwards,
-            app_label,
-            schema_editor,
-            from_state,
-            to_state,
-        )
+        patiently(schema_editor, super().database_backwards, app_label, schema_editor, from_state, to_state)
 
 
 class SafeBackfill(NotInTransactionMixin, FieldOperation):
@@ -134,14 +125,7 @@ class SafeSetNotNull(NotInTransactionMixin, AlterField):
 
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
         self._ensure_not_in_transaction(schema_editor)
-        patiently(
-            schema_editor,
-            super().database_forwards,
-            app_label,
-            schema_editor,
-            from_state,
-            to_state,
-        )
+        patiently(schema_editor, super().database_forwards, app_label, schema_editor, from_state, to_state)
 
     def describe(self):
         return f"Set field {self.name} on {self.model_name} to NOT NULL"

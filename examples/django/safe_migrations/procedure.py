@@ -11,30 +11,44 @@ def call(schema_editor, procedure, *arguments, **options):
     if schema_editor.collect_sql:
         schema_editor.execute(statement, values)
         return
-    with attended(schema_editor.connection):
+    connection = schema_editor.connection
+    with ending_with_its_client(connection), showing_messages(connection):
         schema_editor.execute(statement, values)
 
 
 @contextmanager
-def attended(connection):
-    """Keeps client and server in touch: messages are shown at once, and no CALL outlives a client that was killed."""
+def ending_with_its_client(connection):
+    """Has the server notice soon if this process is killed; otherwise the CALL would go on, and a second one be refused."""
     with connection.cursor() as cursor:
         cursor.execute("SET client_connection_check_interval = '1s'")
-    connection.connection.add_notice_handler(show)
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("RESET client_connection_check_interval")
+
+
+@contextmanager
+def showing_messages(connection):
+    """Prints the server's messages as they come, on lines of their own below the name of the migration."""
+    messages = []
+
+    def show(diagnostic):
+        messages.append(diagnostic)
+        print(f"\n    {as_text(diagnostic)}", end="", flush=True)
+
+    session = connection.connection
+    session.add_notice_handler(show)
     try:
         yield
     finally:
-        connection.connection.remove_notice_handler(show)
-        if connection.is_usable():
-            with connection.cursor() as cursor:
-                cursor.execute("RESET client_connection_check_interval")
+        session.remove_notice_handler(show)
+        if messages:
+            print("\n   ", end="", flush=True)
 
 
-def show(diagnostic):
-    """Prints a server's message on lines of its own, below the name of the migration."""
-    parts = [
+def as_text(diagnostic):
+    lines = [
         f"{diagnostic.severity}: {diagnostic.message_primary}",
         diagnostic.message_detail and f"DETAIL: {diagnostic.message_detail}",
         diagnostic.message_hint and f"HINT: {diagnostic.message_hint}",
     ]
-    print("", *filter(None, parts), sep="\n    ", end="", flush=True)
+    return "\n    ".join(filter(None, lines))

@@ -23,15 +23,11 @@ class Command(BaseCommand):
                     progress.update(last - first + 1)
             # Otherwise autovacuum would do so in the middle of the first migration.
             cursor.execute("VACUUM (ANALYZE) small_user, large_user")
-        self.stdout.write(
-            f"small_user: {SMALL_COUNT} rows, large_user: {large_count} rows"
-        )
+        self.stdout.write(f"small_user: {SMALL_COUNT} rows, large_user: {large_count} rows")
 
 
 def insert(cursor, table, first, last):
     """Inserts rows made by the server, so that none has to travel; named without models, which are ahead of the tables."""
     cursor.execute(
-        f"INSERT INTO {table} (name) "
-        "SELECT format('User %%s', n) FROM generate_series(%s, %s) AS n",
-        [first, last],
+        f"INSERT INTO {table} (name) SELECT format('User %%s', n) FROM generate_series(%s, %s) AS n", [first, last]
     )

@@ -1,17 +1,17 @@
 from django.core.management import call_command
 from django.core.management.commands import migrate
 
+from safe_migrations.autodetector import SafeAutodetector
+
 
 class Command(migrate.Command):
-    """Django's own, with the `--list` that it had once; `showmigrations` by another name."""
+    """Django's own, with the `--list` that it had once: `showmigrations` by another name."""
+
+    autodetector = SafeAutodetector
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
-        parser.add_argument(
-            "--list",
-            action="store_true",
-            help="Shows all migrations and which are applied.",
-        )
+        parser.add_argument("--list", action="store_true", help="Shows all migrations and which are applied.")
 
     def handle(self, *args, **options):
         if not options["list"]:

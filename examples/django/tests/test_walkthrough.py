@@ -1,0 +1,271 @@
+"""The whole walk as a new user would take it, command by command, while a client uses the application."""
+
+import os
+import signal
+import time
+import unittest
+
+from tests.client import Client
+from tests.project import Project
+from tests.server import Server
+
+ROWS = int(os.environ.get("ROWS", 200_000))
+DATABASE = "risky_migrations"
+# What the README promises of the safe way.
+LIMIT = 1.0
+# How long updating all rows takes at least, whatever the number of rows and the speed of the machine: it stands for
+# the rows, indexes and triggers that a real table has more of, and is the same for both ways.
+WORK = 3.0
+SLOW_ROWS = 100
+
+
+def setUpModule():
+    global server
+    server = Server()
+    unittest.addModuleCleanup(server.stop)
+    server.start()
+
+
+class Walkthrough(unittest.TestCase):
+    def setUp(self):
+        server.create_database(DATABASE)
+        self.project = Project(DATABASE_HOST=server.folder, DATABASE_NAME=DATABASE, DATABASE_USER="postgres")
+        self.addCleanup(self.project.remove)
+        self.database = server.connect(DATABASE)
+        self.addCleanup(self.database.close)
+        self.manage("migrate", "demoapp", "0001")
+        self.manage("seed_large_table", f"--large-count={ROWS}")
+
+    def manage(self, *arguments, **environment):
+        return self.project.manage(*arguments, **environment)
+
+    def query(self, sql):
+        return self.database.execute(sql).fetchone()[0]
+
+    def filled(self):
+        return self.query("SELECT count(status) FROM large_user")
+
+    def is_not_null(self):
+        return self.query(
+            "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'large_user'::regclass AND attname = 'status'"
+        )
+
+    def has_status(self):
+        return self.query(
+            "SELECT count(*) = 2 FROM pg_attribute WHERE attname = 'status' AND NOT attisdropped "
+            "AND attrelid IN ('small_user'::regclass, 'large_user'::regclass)"
+        )
+
+    def make_updates_slow(self):
+        self.database.execute(
+            f"""
+            CREATE FUNCTION work() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep({WORK / SLOW_ROWS}); RETURN new; END $$;
+            CREATE TRIGGER work BEFORE UPDATE ON large_user FOR EACH ROW
+            WHEN (old.id % {max(ROWS // SLOW_ROWS, 1)} = 0) EXECUTE FUNCTION work();
+            """
+        )
+
+    def start_backfill(self):
+        """Starts step 2 and returns its process as soon as some rows are filled."""
+        self.make_updates_slow()
+        self.manage("migrate", "demoapp", "0002")
+        process = self.project.start("migrate", "demoapp", "0003")
+        self.wait_until(lambda: self.filled() > 0)
+        self.assertIsNone(process.poll(), "it was done before it could be stopped")
+        return process
+
+    def wait_until(self, condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, "it took too long")
+            time.sleep(0.05)
+
+    def assert_applied(self, *expected):
+        lines = self.manage("migrate", "--list").splitlines()
+        applied = [line.split()[-1][:4] for line in lines if "[X]" in line]
+        self.assertEqual(applied, list(expected))
+
+    def assert_done(self):
+        self.assertTrue(self.is_not_null())
+        self.assertEqual(self.query("SELECT count(*) FROM large_user WHERE status = 'active'"), ROWS)
+
+
+class SafeWay(Walkthrough):
+    def test_application_answers_at_every_step(self):
+        self.make_updates_slow()
+        self.assert_applied("0001")
+        with self.project.serving() as address, Client(address) as client:
+            self.assertNotIn("status", client.get()["users"][0])
+
+            self.manage("migrate", "demoapp", "0002")
+            self.assertIsNone(client.get()["users"][0]["status"])
+            self.assertEqual(self.filled(), 0)
+
+            output = self.manage("migrate", "demoapp", "0003")
+            self.assertIn(f'"large_user": filled {ROWS} rows', output)
+            self.assertEqual(client.get()["users"][0]["status"], "active")
+
+            self.manage("migrate", "demoapp", "0004")
+        print(f"\nsafe way: {len(client.seconds)} requests, the longest took {client.longest:.3f} s")
+        self.assertEqual(client.failures, [])
+        self.assertLess(client.longest, LIMIT)
+        self.assertGreater(len(client.seconds), WORK / LIMIT)
+        self.assert_done()
+        self.assert_applied("0001", "0002", "0003", "0004")
+
+    def test_all_steps_at_once(self):
+        self.manage("migrate")
+        self.assert_done()
+        self.assertIn("No changes detected", self.manage("makemigrations", "--check"))
+
+    def test_old_release_inserts_meanwhile(self):
+        insert = "INSERT INTO large_user (name) VALUES ('late') RETURNING status"
+        self.manage("migrate", "demoapp", "0002")
+        self.assertEqual(self.query(insert), "active")
+        self.manage("migrate", "demoapp", "0003")
+        self.assertEqual(self.query(insert), "active")
+        self.manage("migrate")
+        self.assertTrue(self.is_not_null())
+
+    def test_there_and_back_again(self):
+        for _ in range(2):
+            self.manage("migrate")
+            self.assert_done()
+            self.manage("migrate", "demoapp", "0001")
+            self.assertFalse(self.has_status())
+            self.assert_applied("0001")
+
+    def test_back_again_one_by_one(self):
+        self.manage("migrate")
+        self.manage("migrate", "demoapp", "0003")
+        self.assertFalse(self.is_not_null())
+        self.manage("migrate", "demoapp", "0002")
+        self.assertEqual(self.filled(), ROWS)
+        self.manage("migrate", "demoapp", "0001")
+        self.assertFalse(self.has_status())
+
+    def test_sql_is_shown(self):
+        sql = "".join(self.manage("sqlmigrate", "demoapp", step) for step in ("0002", "0003", "0004"))
+        self.assertIn("CALL safe_add_column('\"large_user\"', 'status', 'varchar(20)');", sql)
+        self.assertIn("CALL safe_backfill('\"large_user\"', 'status', 'active', batch_size => 10000", sql)
+        self.assertIn("CALL safe_set_not_null('\"large_user\"', 'status');", sql)
+        self.assertFalse(self.has_status())
+
+
+class RiskyWay(Walkthrough):
+    def test_application_waits(self):
+        self.make_updates_slow()
+        self.project.environment["MIGRATION_WAY"] = "risky"
+        with self.project.serving() as address, Client(address) as client:
+            self.manage("migrate")
+        print(f"\nrisky way: {len(client.seconds)} requests, the longest took {client.longest:.3f} s")
+        self.assertGreater(client.longest, LIMIT)
+        self.assert_done()
+        self.assertIn("No changes detected", self.manage("makemigrations", "--check"))
+        self.manage("migrate", "demoapp", "0001")
+        self.assertFalse(self.has_status())
+
+
+class Interruption(Walkthrough):
+    def test_ctrl_c(self):
+        process = self.start_backfill()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        self.assertNotEqual(process.returncode, 0)
+        self.assert_resumes()
+
+    def test_kill(self):
+        process = self.start_backfill()
+        process.kill()
+        process.communicate(timeout=30)
+        # The server notices by itself that nobody is there any more.
+        self.wait_until(
+            lambda: self.query("SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL safe_backfill%'")
+        )
+        self.assert_resumes()
+
+    def assert_resumes(self):
+        before = self.filled()
+        self.assertTrue(0 < before < ROWS, f"{before} rows are filled")
+        self.assert_applied("0001", "0002")
+        output = self.manage("migrate", "demoapp", "0003")
+        self.assertIn(f"{ROWS - before} ", output)
+        self.assertEqual(self.filled(), ROWS)
+        self.manage("migrate")
+        self.assert_done()
+
+
+class OwnMigrations(Walkthrough):
+    """Writing the three steps oneself, from a model that has no status yet."""
+
+    STATUS = '    status = models.CharField(max_length=20, db_default="active")\n'
+    NULLABLE = '    status = models.CharField(max_length=20, null=True, blank=True, db_default="active")\n'
+    BACKFILL = 'SafeBackfill("LargeUser", "status", "active"), SafeBackfill("SmallUser", "status", "active")'
+
+    def test_three_steps(self):
+        self.project.delete("demoapp/migrations/000[234]_*.py")
+        self.project.edit("demoapp/models.py", self.STATUS, "")
+        self.assertIn("No changes detected", self.manage("makemigrations"))
+
+        self.project.edit(
+            "demoapp/models.py",
+            "    class Meta:\n        abstract",
+            self.NULLABLE + "\n    class Meta:\n        abstract",
+        )
+        self.manage("makemigrations")
+        self.manage("migrate")
+        self.assertEqual(self.filled(), 0)
+
+        self.manage("makemigrations", "--empty", "demoapp", "--name", "backfill_status_field")
+        step = "demoapp/migrations/0003_backfill_status_field.py"
+        self.project.edit(
+            step,
+            "from django.db import migrations\n",
+            "from django.db import migrations\nfrom safe_migrations.operations import SafeBackfill\n",
+        )
+        self.project.edit(step, "    operations = [", f"    operations = [{self.BACKFILL}")
+        status, output = self.project.try_to_manage("migrate")
+        self.assertNotEqual(status, 0)
+        self.assertIn("SafeBackfill operation cannot be executed inside a transaction (set atomic = False", output)
+        self.assertEqual(self.filled(), 0)
+        self.project.edit(step, "    dependencies", "    atomic = False\n    dependencies")
+        self.manage("migrate")
+        self.assertEqual(self.filled(), ROWS)
+
+        self.project.edit("demoapp/models.py", self.NULLABLE, self.STATUS)
+        self.manage("makemigrations")
+        self.assertIn("CALL safe_set_not_null", self.manage("sqlmigrate", "demoapp", "0004"))
+        self.manage("migrate")
+        self.assert_done()
+
+
+class WrongUse(Walkthrough):
+    def test_atomic_migration(self):
+        for step in "0002_add_status", "0003_backfill_status_field", "0004_require_status":
+            self.project.edit(f"demoapp/migrations/{step}.py", "atomic = False", "atomic = True")
+            status, output = self.project.try_to_manage("migrate", "demoapp", step)
+            self.assertNotEqual(status, 0)
+            self.assertIn("(set atomic = False on the migration)", output)
+            self.project.edit(f"demoapp/migrations/{step}.py", "atomic = True", "atomic = False")
+            self.manage("migrate", "demoapp", step)
+
+    def test_not_null_before_backfill(self):
+        step = "demoapp/migrations/0003_backfill_status_field.py"
+        self.project.edit(step, '        SafeBackfill("LargeUser", "status", "active", batch_size=10000),\n', "")
+        status, output = self.project.try_to_manage("migrate")
+        self.assertNotEqual(status, 0)
+        self.assertIn('column "status" of table "large_user" contains null values', output)
+        self.assertFalse(self.is_not_null())
+
+    def test_column_with_an_index(self):
+        step = "demoapp/migrations/0002_add_status.py"
+        self.project.edit(step, "null=True", "null=True, db_index=True")
+        status, output = self.project.try_to_manage("migrate", "demoapp", "0002")
+        self.assertNotEqual(status, 0)
+        self.assertIn("AddColumn adds a nullable column alone", output)
+        self.assertFalse(self.has_status())
+
+
+if __name__ == "__main__":
+    unittest.main()
