@@ -3,6 +3,7 @@
 //! The program `bench` compares strategies; the program `demo` shows a risky and a safe migration under live
 //! traffic. Both bring their own PostgreSQL server and remove it afterwards.
 
+pub mod chart;
 pub mod console;
 pub mod contents;
 pub mod copy;
@@ -10,6 +11,7 @@ pub mod figures;
 pub mod latency;
 pub mod memory;
 pub mod migration;
+pub mod monitor;
 pub mod report;
 pub mod strategy;
 pub mod table;

@@ -1,5 +1,6 @@
 //! Live traffic of an application, by pgbench.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -236,6 +237,39 @@ impl Log {
         Latency::of(&samples)
     }
 
+    /// For each stretch of a period: its start, in seconds from `zero`, and the longest that a transaction that was due
+    /// in it took, in milliseconds.
+    #[must_use]
+    pub fn longest(
+        &self,
+        zero: SystemTime,
+        (from, to): (SystemTime, SystemTime),
+        stretch: Duration,
+    ) -> Vec<(f64, f64)> {
+        let mut longest = BTreeMap::new();
+        for transaction in &self.transactions {
+            let (Ok(since), Some(latency)) = (
+                transaction.due.duration_since(from),
+                transaction.sample.latency,
+            ) else {
+                continue;
+            };
+            if transaction.due < to {
+                let number = since.as_nanos() / stretch.as_nanos().max(1);
+                let entry: &mut Duration = longest.entry(number).or_default();
+                *entry = latency.max(*entry);
+            }
+        }
+        let start = -zero.duration_since(from).unwrap_or_default().as_secs_f64();
+        longest
+            .into_iter()
+            .map(|(number, latency)| {
+                let at = start + number as f64 * stretch.as_secs_f64();
+                (at, latency.as_secs_f64() * 1000.0)
+            })
+            .collect()
+    }
+
     /// Fails if a client gave up because of an error.
     pub fn ensure_complete(&self) -> Result<()> {
         ensure!(
@@ -303,6 +337,12 @@ mod tests {
         assert_eq!(latency.max, 2.0);
         assert_eq!(latency.longest_statement, 0.5);
         assert_eq!(log.latency(at(0), at(300)).failed, 1);
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            log.longest(at(100), (at(97), at(300)), second),
+            [(0.0, 2.0)]
+        );
+        assert_eq!(log.longest(at(100), (at(97), at(98)), second), []);
         assert!(log.add("nonsense", &scripts).is_err());
         Ok(())
     }

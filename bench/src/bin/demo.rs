@@ -1,18 +1,21 @@
 //! Shows a risky and a safe migration of a big, busy table, side by side.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use bench::chart::{self, Story};
 use bench::console::Console;
 use bench::contents::Contents;
 use bench::copy;
-use bench::figures::{Figures, Watch, hot_share};
+use bench::figures::{Figures, Watch, Watched, hot_share};
 use bench::latency::Latency;
 use bench::migration::Migration;
+use bench::monitor::{Look, Monitor};
 use bench::report::{count, growth, markdown, megabytes, milliseconds, seconds, share};
 use bench::table::{COLUMN, Table};
-use bench::traffic::Traffic;
+use bench::traffic::{Log, Traffic};
 use clap::Parser;
 use testenv::{Options, SUPERUSER, Server};
 
@@ -21,6 +24,10 @@ const SMALL_ROWS: u64 = 10;
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Traffic without a migration, to compare with.
 const QUIET: Duration = Duration::from_secs(10);
+/// What the picture shows before and after the migration, and how finely.
+const BEFORE: Duration = Duration::from_secs(3);
+const AFTERMATH: Duration = Duration::from_secs(2);
+const STRETCH: Duration = Duration::from_millis(100);
 
 /// Shows a risky and a safe migration of a big, busy table, side by side.
 #[derive(Debug, Parser)]
@@ -34,6 +41,9 @@ struct Arguments {
     /// Connections of the application
     #[arg(long, default_value_t = 16)]
     clients: u32,
+    /// Where the picture goes, as demo.svg and demo.png
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/demo")]
+    picture: PathBuf,
 }
 
 /// What a migration did to the server and to its application.
@@ -41,6 +51,7 @@ struct Outcome {
     quiet: Latency,
     figures: Figures,
     latency: Latency,
+    story: Story,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +89,17 @@ fn show(arguments: &Arguments) -> Result<()> {
         count(arguments.rows as f64)
     );
     print!("{}", compare(&outcomes[0], &outcomes[1]));
+    let title = format!(
+        "NOT NULL on {} rows under {} transactions per second, PostgreSQL {version}",
+        count(arguments.rows as f64),
+        arguments.tps
+    );
+    let [risky, safe] = [&outcomes[0].story, &outcomes[1].story];
+    chart::draw(&arguments.picture, "demo", &title, risky, safe)?;
+    println!(
+        "\nThe picture of it: {}",
+        arguments.picture.join("demo.svg").display()
+    );
     Ok(())
 }
 
@@ -140,16 +162,19 @@ fn migrate(
     let quiet = SystemTime::now();
     std::thread::sleep(QUIET);
 
+    let looks = Monitor::start(server.connect_as(SUPERUSER, database)?, &large.name)?;
     let watch = Watch::start(&mut monitor, &large.name)?;
     migration.run(&mut console, &large.name)?;
     let watched = watch.stop(&mut monitor, &large.name)?;
+    std::thread::sleep(AFTERMATH);
+    let looks = looks.stop()?;
     println!("\n{} is migrated; now {}:\n", large.name, small.name);
     migration.run(&mut console, &small.name)?;
     console.close()?;
 
     let log = load.settle_and_stop(watched.from, watched.to)?;
     log.ensure_complete()?;
-    let mut figures = watched.figures;
+    let mut figures = watched.figures.clone();
     figures.hot_share = hot_share(&mut monitor, &large.name)?;
 
     println!("\nThe application has ended; the proof:\n");
@@ -162,11 +187,32 @@ fn migrate(
     );
     monitor.close()?;
     copy::remove(server, database)?;
+    let story = tell(&log, &watched, &looks);
     Ok(Outcome {
+        story,
         quiet: log.latency(quiet, watched.from),
         latency: log.latency(watched.from, watched.to),
         figures,
     })
+}
+
+/// What the picture shows: from some time before the migration to some time after it.
+fn tell(log: &Log, watched: &Watched, looks: &[Look]) -> Story {
+    let zero = watched.from;
+    let seconds = |at: SystemTime| match at.duration_since(zero) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    };
+    let over_time = |value: fn(&Look) -> f64| {
+        let looks = looks.iter();
+        looks.map(|look| (seconds(look.at), value(look))).collect()
+    };
+    Story {
+        elapsed: watched.figures.seconds,
+        latency: log.longest(zero, (zero - BEFORE, watched.to + AFTERMATH), STRETCH),
+        waiting: over_time(|look| look.waiting),
+        size: over_time(|look| look.bytes / 1_000_000.0),
+    }
 }
 
 fn prove(server: &Server, database: &str, large: &Table, small: &Table) -> Result<()> {

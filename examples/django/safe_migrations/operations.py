@@ -105,7 +105,7 @@ class SafeBackfillUsing(SafeBackfill):
 
 
 class SafeSetNotNull(NotInTransactionMixin, AlterField):
-    """Makes a field NOT NULL, and changes nothing else in the database. Its rows are read under a lock that lets all others through."""
+    """Makes a field NOT NULL, and changes nothing else. Reads and writes go on while its rows are looked at."""
 
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
         self._ensure_not_in_transaction(schema_editor)

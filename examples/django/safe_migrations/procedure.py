@@ -18,7 +18,7 @@ def call(schema_editor, procedure, *arguments, **options):
 
 @contextmanager
 def ending_with_its_client(connection):
-    """Has the server notice soon if this process is killed; otherwise the CALL would go on, and a second one be refused."""
+    """Has the server notice if this process is killed: the CALL would go on, and keep the next one from starting."""
     with connection.cursor() as cursor:
         cursor.execute("SET client_connection_check_interval = '1s'")
     yield

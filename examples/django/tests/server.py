@@ -5,6 +5,7 @@ import tempfile
 
 import psycopg
 
+PORT = 5432
 RUN_AS = os.environ.get("SAFE_BACKFILL_RUN_AS")
 
 
@@ -22,7 +23,7 @@ class Server:
 
     def start(self):
         self.run("initdb", "--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust", "--username=postgres")
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off"
+        options = f"-k {self.folder} -p {PORT} -c listen_addresses='' -c fsync=off"
         self.run("pg_ctl", "start", "--wait", f"--log={self.log}", f"--options={options}")
 
     def stop(self):
@@ -37,7 +38,7 @@ class Server:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
     def connect(self, database):
-        return psycopg.connect(host=self.folder, dbname=database, user="postgres", autocommit=True)
+        return psycopg.connect(host=self.folder, port=PORT, dbname=database, user="postgres", autocommit=True)
 
     def create_database(self, name):
         with self.connect("postgres") as connection:

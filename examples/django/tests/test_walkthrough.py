@@ -1,5 +1,6 @@
 """The whole walk as a new user would take it, command by command, while a client uses the application."""
 
+import atexit
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ import unittest
 
 from tests.client import Client
 from tests.project import Project
-from tests.server import Server
+from tests.server import PORT, Server
 
 ROWS = int(os.environ.get("ROWS", 200_000))
 DATABASE = "risky_migrations"
@@ -17,19 +18,30 @@ LIMIT = 1.0
 # the rows, indexes and triggers that a real table has more of, and is the same for both ways.
 WORK = 3.0
 SLOW_ROWS = 100
+# Longer than one attempt of the reverse migration to get its lock.
+PATIENCE = 2.0
 
 
 def setUpModule():
     global server
+    # A shell that runs this in the background has Ctrl-C ignored, in all child processes too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     server = Server()
-    unittest.addModuleCleanup(server.stop)
     server.start()
+    # Unlike a module cleanup, this is done after Ctrl-C as well.
+    atexit.register(server.stop)
 
 
 class Walkthrough(unittest.TestCase):
     def setUp(self):
         server.create_database(DATABASE)
-        self.project = Project(DATABASE_HOST=server.folder, DATABASE_NAME=DATABASE, DATABASE_USER="postgres")
+        self.project = Project(
+            DATABASE_HOST=server.folder,
+            DATABASE_PORT=str(PORT),
+            DATABASE_NAME=DATABASE,
+            DATABASE_USER="postgres",
+            MIGRATION_WAY="safe",
+        )
         self.addCleanup(self.project.remove)
         self.database = server.connect(DATABASE)
         self.addCleanup(self.database.close)
@@ -144,6 +156,43 @@ class SafeWay(Walkthrough):
         self.assertEqual(self.filled(), ROWS)
         self.manage("migrate", "demoapp", "0001")
         self.assertFalse(self.has_status())
+
+    def test_others_are_let_through_while_one_holds_the_table(self):
+        self.manage("migrate")
+        with self.project.serving() as address, Client(address) as client, server.connect(DATABASE) as holder:
+            holder.execute("BEGIN")
+            holder.execute("SELECT FROM large_user LIMIT 1")
+            process = self.project.start("migrate", "demoapp", "0001")
+            time.sleep(2 * PATIENCE)
+            self.assertIsNone(process.poll())
+            holder.execute("COMMIT")
+            process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0)
+        self.assertFalse(self.has_status())
+        self.assertLess(client.longest, PATIENCE)
+
+    def test_value_of_each_row(self):
+        step = "demoapp/migrations/0003_backfill_status_field.py"
+        self.project.edit(step, "SafeBackfill\n", "SafeBackfill, SafeBackfillUsing\n")
+        self.project.edit(
+            step,
+            'SafeBackfill("LargeUser", "status", "active", batch_size=10000)',
+            """SafeBackfillUsing("LargeUser", "status", "'%' || right(name, 1)", filter="id % 2 = 1")""",
+        )
+        self.manage("migrate", "demoapp", "0003")
+        self.assertEqual(self.filled(), ROWS // 2)
+        self.assertEqual(self.query("SELECT status FROM large_user WHERE id = 3"), "%3")
+
+    def test_operator_looks_on(self):
+        process = self.start_backfill()
+        self.assertEqual(
+            self.query("SELECT state FROM safe_backfill_progress WHERE table_name = 'large_user'::regclass"), "running"
+        )
+        process.communicate(timeout=30)
+        self.assertEqual(
+            self.query("SELECT state FROM safe_backfill_progress WHERE table_name = 'large_user'::regclass"),
+            "completed",
+        )
 
     def test_sql_is_shown(self):
         sql = "".join(self.manage("sqlmigrate", "demoapp", step) for step in ("0002", "0003", "0004"))

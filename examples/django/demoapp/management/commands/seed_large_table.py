@@ -27,7 +27,7 @@ class Command(BaseCommand):
 
 
 def insert(cursor, table, first, last):
-    """Inserts rows made by the server, so that none has to travel; named without models, which are ahead of the tables."""
+    """Has the server make the rows. Not by the models: those may be ahead of the tables, having a status already."""
     cursor.execute(
         f"INSERT INTO {table} (name) SELECT format('User %%s', n) FROM generate_series(%s, %s) AS n", [first, last]
     )

@@ -1,0 +1,178 @@
+//! One picture of two migrations: how long the application waited, who waited for locks, how large the table grew.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Once;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+const SIZE: (u32, u32) = (960, 820);
+const FONT: &str = "sans-serif";
+const RISKY: RGBColor = RGBColor(198, 40, 40);
+const SAFE: RGBColor = RGBColor(46, 125, 50);
+const SHORTEST: f64 = 0.1;
+
+/// What there is to be seen of one migration; times in seconds from its start.
+#[derive(Debug, Clone, Default)]
+pub struct Story {
+    /// When it ended.
+    pub elapsed: f64,
+    /// Milliseconds that the application's slowest transactions took.
+    pub latency: Vec<(f64, f64)>,
+    /// Sessions that waited for a lock.
+    pub waiting: Vec<(f64, f64)>,
+    /// Megabytes of the table and its indexes.
+    pub size: Vec<(f64, f64)>,
+}
+
+/// Draws both migrations on the same axes, as `NAME.svg` and `NAME.png` in `directory`.
+///
+/// # Errors
+/// Those of writing the files.
+pub fn draw(directory: &Path, name: &str, title: &str, risky: &Story, safe: &Story) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    register();
+    let svg = directory.join(format!("{name}.svg"));
+    picture(
+        &SVGBackend::new(&svg, SIZE).into_drawing_area(),
+        title,
+        risky,
+        safe,
+    )?;
+    let png = directory.join(format!("{name}.png"));
+    picture(
+        &BitMapBackend::new(&png, SIZE).into_drawing_area(),
+        title,
+        risky,
+        safe,
+    )
+}
+
+/// A font of the picture's own, so that it looks the same on a machine that has none.
+fn register() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // It fails only for bytes that are no font.
+        let _ = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
+    });
+}
+
+fn picture<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    title: &str,
+    risky: &Story,
+    safe: &Story,
+) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    let fail = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("could not draw: {error}");
+    area.fill(&WHITE).map_err(fail)?;
+    let area = area.titled(title, (FONT, 18)).map_err(fail)?;
+    let panels = area.split_by_breakpoints(Vec::<i32>::new(), vec![360, 540]);
+    let stories = [("risky way", risky, RISKY), ("safe way", safe, SAFE)];
+    let start = stories
+        .iter()
+        .filter_map(|(_, story, _)| Some(story.latency.first()?.0))
+        .fold(0.0, f64::min);
+    let end = risky.elapsed.max(safe.elapsed) * 1.05 + 1.0;
+
+    let longest = highest(&stories, |story| &story.latency).max(10.0) * 1.5;
+    let latency = (SHORTEST..longest).log_scale();
+    panel(
+        &panels[0],
+        "slowest request, ms",
+        start..end,
+        latency,
+        &stories,
+        |story| &story.latency,
+    )?;
+    let most = highest(&stories, |story| &story.waiting).max(1.0) * 1.1;
+    panel(
+        &panels[1],
+        "sessions waiting for a lock",
+        start..end,
+        0.0..most,
+        &stories,
+        |story| &story.waiting,
+    )?;
+    let largest = highest(&stories, |story| &story.size) * 1.1;
+    panel(
+        &panels[2],
+        "table and indexes, MB",
+        start..end,
+        0.0..largest,
+        &stories,
+        |story| &story.size,
+    )?;
+    area.present().map_err(fail)
+}
+
+type Points = Vec<(f64, f64)>;
+type Stories<'a> = [(&'a str, &'a Story, RGBColor); 2];
+
+fn highest(stories: &Stories<'_>, points: fn(&Story) -> &Points) -> f64 {
+    stories
+        .iter()
+        .flat_map(|(_, story, _)| points(story))
+        .map(|&(_, value)| value)
+        .fold(0.0, f64::max)
+}
+
+/// One diagram over time, with a line for each migration and a mark where it ended.
+fn panel<B, Y>(
+    area: &DrawingArea<B, Shift>,
+    what: &str,
+    time: Range<f64>,
+    values: Y,
+    stories: &Stories<'_>,
+    points: fn(&Story) -> &Points,
+) -> Result<()>
+where
+    B: DrawingBackend,
+    B::ErrorType: 'static,
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
+{
+    let fail = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("could not draw: {error}");
+    let mut chart = ChartBuilder::on(area)
+        .margin_right(24)
+        .margin_top(8)
+        .x_label_area_size(34)
+        .y_label_area_size(80)
+        .build_cartesian_2d::<_, Y>(RangedCoordf64::from(time), values)
+        .map_err(fail)?;
+    chart
+        .configure_mesh()
+        .x_desc("seconds since the migration began")
+        .y_desc(what)
+        .label_style((FONT, 13))
+        .axis_desc_style((FONT, 13))
+        .light_line_style(WHITE)
+        .x_labels(12)
+        .draw()
+        .map_err(fail)?;
+    for &(name, story, color) in stories {
+        let label = format!("{name}: done after {:.1} s", story.elapsed);
+        chart
+            .draw_series(LineSeries::new(
+                points(story).iter().copied(),
+                color.stroke_width(2),
+            ))
+            .map_err(fail)?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .label_font((FONT, 13))
+        .draw()
+        .map_err(fail)
+}
