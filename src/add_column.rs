@@ -37,19 +37,36 @@ impl Request {
     ) -> Result<Self, Error> {
         let table = require_alterable(table)?;
         let column_type = type_of(type_text)?;
-        let default = default(column_type)?;
-        if default.is_none() && column_type.default_is_volatile() {
+        require_no_domain_constraints(column_type)?;
+        let request = Request {
+            default: default(column_type)?,
+            table,
+            column,
+            column_type,
+        };
+        request.require_no_rewrite()?;
+        Ok(request)
+    }
+
+    fn require_no_rewrite(&self) -> Result<(), Error> {
+        let column_type = self.column_type;
+        require_no_domain_constraints(column_type)?;
+        if self.default.is_none() && column_type.default_is_volatile() {
             return Err(Error::WouldRewrite {
                 what: format!("type {} has a volatile default", column_type.name()),
             });
         }
-        Ok(Request {
-            table,
-            column,
-            column_type,
-            default,
-        })
+        Ok(())
     }
+}
+
+fn require_no_domain_constraints(column_type: ColumnType) -> Result<(), Error> {
+    if column_type.has_domain_constraints() {
+        return Err(Error::WouldRewrite {
+            what: format!("domain {} has constraints", column_type.name()),
+        });
+    }
+    Ok(())
 }
 
 fn type_of(text: &str) -> Result<ColumnType, Error> {
@@ -111,13 +128,15 @@ fn add(request: &Request) -> Result<bool, Error> {
     let locks = Locks {
         table_name: &request.table.name,
         tables: &tables,
-        lock: TableLock::AccessExclusive,
+        lock: Some(TableLock::AccessExclusive),
     };
     ddl::run(&locks, || {
         let table = Relation::look_up(request.table.oid)?;
         if request.exists()? {
             return Ok(false);
         }
+        // The domain may have got a constraint while the table was waited for.
+        request.require_no_rewrite()?;
         spi::execute(&request.statement(&table), &[]);
         Ok(true)
     })

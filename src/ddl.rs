@@ -10,28 +10,30 @@ use pgrx::pg_sys;
 
 use crate::backoff;
 use crate::error::Error;
-use crate::pg::lock::{TableLock, lock_table};
+use crate::pg::lock::{TableLock, lock_table, try_lock_table};
 use crate::pg::spi::{self, argument};
 use crate::pg::transaction::{Attempt, attempt, commit_after};
 use crate::pg::{message, settings as pg_settings, usage};
+use crate::relation::require_owned;
 use crate::settings;
 
-/// The tables that a statement needs locked, in the order in which they are locked, and how strongly.
+/// The tables that a statement works on.
 pub struct Locks<'a> {
     /// The name that messages give.
     pub table_name: &'a str,
     /// The tables.
     pub tables: &'a [pg_sys::Oid],
-    /// How strongly.
-    pub lock: TableLock,
+    /// How strongly all of them are locked; `None` if the statement only reads, and takes what locks it needs itself.
+    pub lock: Option<TableLock>,
 }
 
 /// Runs `statement` with the locks, in a transaction of its own, as often as it takes to get them.
 ///
 /// `statement` may be run several times; all but the last are undone. It can hold its locks only as long as it runs.
+/// What it relies on may have changed since the caller looked, for the locks may have come late: it looks again.
 ///
 /// # Errors
-/// [`Error::LockNotAvailable`] when `lock_retry_limit` is reached, and those of `statement`.
+/// [`Error::LockNotAvailable`] when `lock_retry_limit` is reached, [`Error::NotOwner`], and those of `statement`.
 pub fn run<T>(
     locks: &Locks<'_>,
     mut statement: impl FnMut() -> Result<T, Error>,
@@ -40,7 +42,7 @@ pub fn run<T>(
     loop {
         pg_settings::reload_if_asked();
         let limit = settings::lock_retry_limit();
-        let holders = match commit_after(|| try_once(locks, &mut statement))? {
+        let holders = match try_for_a_while(locks, &mut statement)? {
             Ok(result) => return Ok(result),
             Err(holders) => holders,
         };
@@ -61,32 +63,61 @@ pub fn run<T>(
 /// Who kept a statement from its locks, as far as they are to be found.
 type Holders = Option<String>;
 
-fn try_once<T>(
+/// How the wait for all locks went.
+enum Taken<T> {
+    /// They were to be had, and the statement has run.
+    All(T),
+    /// This table was not, and nothing is locked any more.
+    Busy(pg_sys::Oid),
+}
+
+/// One attempt: all locks, within one lock timeout.
+///
+/// Of several tables only one is ever waited for, while nothing else is locked. The others have to be free then.
+fn try_for_a_while<T>(
     locks: &Locks<'_>,
     statement: &mut impl FnMut() -> Result<T, Error>,
 ) -> Result<Result<T, Holders>, Error> {
-    let attempted = attempt(|| {
-        take(locks);
-        statement()
-    });
-    match attempted {
-        Attempt::Done(result) => result.map(Ok),
-        Attempt::Locked => Ok(Err(holders(locks))),
+    let (began, limit) = (Instant::now(), settings::lock_timeout());
+    let mut first = locks.tables.first().copied();
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        let attempted = commit_after(|| {
+            require_owned(locks.tables)?;
+            match attempt(|| take_and_run(locks, first, left, statement)) {
+                Attempt::Done(result) => result.map(Ok),
+                Attempt::Locked => Ok(Err(holders(locks))),
+            }
+        })?;
+        match attempted {
+            Ok(Taken::All(result)) => return Ok(Ok(result)),
+            Ok(Taken::Busy(table)) if began.elapsed() < limit => first = Some(table),
+            Ok(Taken::Busy(_)) => return Ok(Err(commit_after(|| Ok(holders(locks)))?)),
+            Err(holders) => return Ok(Err(holders)),
+        }
     }
 }
 
-/// Takes all locks within one lock timeout, and leaves what is left of it to the statement.
-fn take(locks: &Locks<'_>) {
-    let (began, limit) = (Instant::now(), settings::lock_timeout());
+fn take_and_run<T>(
+    locks: &Locks<'_>,
+    first: Option<pg_sys::Oid>,
+    left: Duration,
+    statement: &mut impl FnMut() -> Result<T, Error>,
+) -> Result<Taken<T>, Error> {
     // Otherwise autovacuum, which gives way only to someone who has waited for this long, would outlast every attempt.
-    let deadlock_timeout = pg_settings::deadlock_timeout().min(limit / 2);
+    let deadlock_timeout = pg_settings::deadlock_timeout().min(left / 2);
     pg_settings::set_local_deadlock_timeout(deadlock_timeout);
-    let left = || limit.saturating_sub(began.elapsed());
-    for &table in locks.tables {
-        pg_settings::set_local_lock_timeout(left());
-        lock_table(table, locks.lock);
+    pg_settings::set_local_lock_timeout(left);
+    let began = Instant::now();
+    if let (Some(lock), Some(first)) = (locks.lock, first) {
+        lock_table(first, lock);
+        let mut others = locks.tables.iter().filter(|&&table| table != first);
+        if let Some(&busy) = others.find(|&&table| !try_lock_table(table, lock)) {
+            return Ok(Taken::Busy(busy));
+        }
     }
-    pg_settings::set_local_lock_timeout(left());
+    pg_settings::set_local_lock_timeout(left.saturating_sub(began.elapsed()));
+    statement().map(Taken::All)
 }
 
 fn say_retry(locks: &Locks<'_>, retry: u32, limit: u32, pause: Duration, holders: Holders) {
@@ -130,7 +161,7 @@ fn holders(locks: &Locks<'_>) -> Holders {
             AND l.relation = ANY ($1)
             AND (NOT $2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
             ORDER BY began LIMIT 5) holder";
-    let only_strong = locks.lock == TableLock::ShareUpdateExclusive;
+    let only_strong = locks.lock != Some(TableLock::AccessExclusive);
     spi::catalog(
         HOLDERS,
         &[argument(locks.tables.to_vec()), argument(only_strong)],

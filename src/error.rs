@@ -71,6 +71,10 @@ pub enum Error {
         column: String,
         rows: u64,
         maybe_more: bool,
+        /// The table with its schema, as SQL writes it.
+        qualified: String,
+        /// Why a constraint that was added could not be dropped again.
+        left: Option<String>,
     },
     /// Others never let go of the table.
     #[error("could not lock table \"{table}\" in {attempts} attempts")]
@@ -124,21 +128,21 @@ pub enum Error {
     #[error("{argument} is not a single SQL expression")]
     NotAnExpression { argument: &'static str },
     /// Another backend is filling the same column.
-    #[error("column \"{column}\" of table \"{table}\" is already being backfilled")]
+    #[error("another session is working on column \"{column}\" of table \"{table}\"")]
     AlreadyRunning {
         table: String,
         column: String,
         pid: Option<i32>,
     },
     /// The column is not what it was when the run began.
-    #[error("column \"{column}\" of table \"{table}\" was {change} while it was being backfilled")]
+    #[error("column \"{column}\" of table \"{table}\" was {change} meanwhile")]
     ColumnChanged {
         table: String,
         column: String,
         change: &'static str,
     },
     /// The table was dropped between two batches.
-    #[error("table \"{table}\" was dropped while it was being backfilled")]
+    #[error("table \"{table}\" was dropped meanwhile")]
     TableDropped { table: String },
     /// Other transactions never let go of their rows.
     #[error(
@@ -209,11 +213,17 @@ impl Error {
                 existing, wanted, ..
             } => Some(format!("It is of type {existing}, not {wanted}.")),
             Error::StillNull {
-                rows, maybe_more, ..
+                rows,
+                maybe_more,
+                left,
+                ..
             } => {
                 let least = if *maybe_more { "At least " } else { "" };
                 let (rows, are) = counted(*rows);
-                Some(format!("{least}{rows} {are} NULL."))
+                let left = left.as_ref().map_or(String::new(), |why| {
+                    format!(" A constraint that is not valid is left, as this failed: {why}.")
+                });
+                Some(format!("{least}{rows} {are} NULL.{left}"))
             }
             Error::LockNotAvailable {
                 holders: Some(holders),
@@ -223,7 +233,7 @@ impl Error {
                 "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
             )),
             Error::AlreadyRunning { pid: Some(pid), .. } => {
-                Some(format!("The process with PID {pid} is filling it."))
+                Some(format!("It is the process with PID {pid}."))
             }
             Error::RowsLocked {
                 holders: Some(holders),
@@ -248,7 +258,7 @@ impl Error {
             Error::NullArgument { argument: "value" } => {
                 "To compute a value for each row, use safe_backfill_using."
             }
-            Error::NullArgument { .. } => "Only filter may be null, and then every row is filled.",
+            Error::NullArgument { .. } => "Only filter and default_value may be null.",
             Error::NoTable { .. } | Error::TableDropped { .. } => {
                 "Name a table that exists; a CALL on another one starts a job of its own."
             }
@@ -282,15 +292,19 @@ impl Error {
                 "Give what could stand after SET column =, such as lower(name) or created_at::date."
             }
             Error::AlreadyRunning { .. } => {
-                "See safe_backfill_progress; cancel it with pg_cancel_backend before starting another."
+                "Wait for its end, or cancel it with pg_cancel_backend. What a backfill has done stands in safe_backfill_progress."
             }
             Error::ColumnChanged { .. } => {
-                "All batches before this were committed. Check the column, then call again."
+                "All batches and steps before this were committed. Check the column, then call again."
             }
             Error::RowsLocked { .. } => RESUME,
-            Error::StillNull { table, column, .. } => {
+            Error::StillNull {
+                qualified, column, ..
+            } => {
                 return Some(format!(
-                    "Fill them first: CALL safe_backfill('{table}', '{column}', ...). Then call safe_set_not_null again."
+                    "Fill them first: CALL safe_backfill('{}', '{}', ...). Then call safe_set_not_null again.",
+                    qualified.replace('\'', "''"),
+                    column.replace('\'', "''")
                 ));
             }
             Error::LockNotAvailable { .. } => {
@@ -299,7 +313,10 @@ impl Error {
             Error::TreeKeepsChanging { .. } => {
                 "What was done is kept. Call again when no more tables are being attached."
             }
-            Error::NotAType { .. } | Error::WouldRewrite { .. } => {
+            Error::NotAType { .. } => {
+                "Give a type alone, such as varchar(20). What is computed for each row takes three steps: safe_add_column, safe_backfill_using, safe_set_not_null."
+            }
+            Error::WouldRewrite { .. } => {
                 "Add it in three steps: safe_add_column with a plain type and at most a constant default, then safe_backfill_using for a value that is computed for each row, then safe_set_not_null."
             }
             Error::NotInstalled => "Run CREATE EXTENSION pg_safe_backfill first.",

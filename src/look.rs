@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::pg::spi;
-use crate::pg::spi::quote;
-use crate::pg::transaction::{check_for_interrupts, commit_after};
+use crate::pg::settings::set_local_lock_timeout;
+use crate::pg::spi::{self, quote};
+use crate::pg::transaction::{Attempt, attempt, check_for_interrupts, commit_after};
 use crate::relation::Relation;
+use crate::settings;
 
 /// Blocks that are read at a time.
 const STRETCH: u32 = 256;
@@ -31,23 +32,45 @@ pub struct Found {
 
 /// Looks at the table's rows, the last first: they are the ones that a backfill comes to last, and where new rows go.
 ///
-/// Adds to what was found in other tables. Each stretch is read in a transaction of its own.
+/// Adds to what was found in other tables. Each stretch is read in a transaction of its own. A table that is locked is
+/// not looked at any further.
 ///
 /// # Errors
-/// PostgreSQL's own, such as 42501 for an owner who gave the right to read away.
+/// PostgreSQL's own.
 pub fn look(table: &Relation, column: &str, found: &mut Found) -> Result<(), Error> {
     let began = Instant::now();
-    for blocks in stretches(u32::try_from(table.blocks).unwrap_or(u32::MAX)) {
-        if found.nulls >= ENOUGH || found.time + began.elapsed() >= PATIENCE {
+    let before = found.time;
+    let Some(blocks) = unless_locked(|| table.blocks())? else {
+        found.maybe_more = true;
+        return Ok(());
+    };
+    for stretch in stretches(blocks) {
+        check_for_interrupts();
+        let enough = found.nulls >= ENOUGH || found.time >= PATIENCE;
+        let nulls = match enough {
+            true => None,
+            false => unless_locked(|| count(table, column, &stretch))?,
+        };
+        let Some(nulls) = nulls else {
             found.maybe_more = true;
             break;
-        }
-        check_for_interrupts();
-        found.blocks += u64::from(blocks.end - blocks.start);
-        found.nulls += commit_after(|| Ok(count(table, column, &blocks)))?;
+        };
+        found.blocks += u64::from(stretch.end - stretch.start);
+        found.nulls += nulls;
+        found.time = before + began.elapsed();
     }
-    found.time += began.elapsed();
     Ok(())
+}
+
+/// `None` if a lock was not to be had within the lock timeout.
+fn unless_locked<T>(work: impl FnOnce() -> T) -> Result<Option<T>, Error> {
+    commit_after(|| {
+        set_local_lock_timeout(settings::lock_timeout());
+        Ok(match attempt(work) {
+            Attempt::Done(result) => Some(result),
+            Attempt::Locked => None,
+        })
+    })
 }
 
 /// Pure: the blocks of a table in stretches, the last stretch first.

@@ -9,8 +9,9 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::ddl::{self, Locks};
 use crate::error::Error;
+use crate::job::lock_column;
 use crate::look::{Found, look};
-use crate::pg::lock::TableLock;
+use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::message;
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::transaction::{attempt_except, commit_after};
@@ -25,7 +26,7 @@ const MOST_STEPS: u32 = 10;
 /// How often the tables of a tree are gone over, while new ones are being attached.
 const MOST_LOOKS: u32 = 5;
 /// Validating a smaller table is not worth a message: 64 MB.
-const WORTH_A_NOTICE: i64 = 8192;
+const WORTH_A_NOTICE: u32 = 8192;
 /// Most bytes of a name: `NAMEDATALEN` - 1.
 const LONGEST_NAME: usize = 63;
 
@@ -78,23 +79,23 @@ impl Request {
 pub fn run(request: &Request) -> Result<(), Error> {
     let column = &request.column;
     let table = &request.table_name;
-    if commit_after(|| request.is_done())? {
+    let say = |how| {
         message::notice(
-            format!("column \"{column}\" of table \"{table}\" is NOT NULL already"),
+            format!("column \"{column}\" of table \"{table}\" is NOT NULL {how}"),
             None,
-        );
+        )
+    };
+    if request.read(|| request.is_done())? {
+        say("already");
         return Ok(());
     }
     let found = request.look_for_nulls()?;
     if found.nulls > 0 {
-        return Err(request.still_null(&found));
+        return Err(request.give_up(&found));
     }
     for _ in 0..MOST_LOOKS {
         if request.go_over(&found)? {
-            message::notice(
-                format!("column \"{column}\" of table \"{table}\" is NOT NULL now"),
-                None,
-            );
+            say("now");
             return Ok(());
         }
     }
@@ -111,108 +112,213 @@ impl Request {
 
     fn is_done(&self) -> Result<bool, Error> {
         for member in self.members() {
-            let relation = Relation::look_up(member.oid)?;
-            if nullness(&relation, &self.column)?.next(NATIVE) != Step::Done {
+            if self.state(member.oid)?.next(NATIVE) != Step::Done {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    fn state(&self, table: pg_sys::Oid) -> Result<Nullness, Error> {
+        let relation = Relation::look_up(table)?;
+        let attribute = Attribute::look_up(&relation, &self.column)?;
+        Ok(nullness(&relation, &self.column, &attribute))
+    }
+
     /// A quick look at the tables of which nothing is proven yet.
     fn look_for_nulls(&self) -> Result<Found, Error> {
-        let unproven = commit_after(|| {
+        let unproven = self.read(|| {
             let mut unproven = vec![];
             for member in self.members().iter().filter(|member| member.has_rows) {
-                let relation = Relation::look_up(member.oid)?;
-                let state = nullness(&relation, &self.column)?;
-                let proven = matches!(state.next(NATIVE), Step::SetNotNull { .. } | Step::Done);
-                if !proven && can_be_read(&relation) {
-                    unproven.push(relation);
+                let proven = matches!(
+                    self.state(member.oid)?.next(NATIVE),
+                    Step::SetNotNull { .. } | Step::Done
+                );
+                if !proven {
+                    unproven.push(Relation::look_up(member.oid)?);
                 }
             }
             Ok(unproven)
         })?;
+        self.look_at(&unproven)
+    }
+
+    fn look_at(&self, relations: &[Relation]) -> Result<Found, Error> {
         let mut found = Found::default();
-        for relation in &unproven {
-            look(relation, &self.column, &mut found)?;
+        for relation in relations {
+            if commit_after(|| Ok(can_be_read(relation)))? {
+                look(relation, &self.column, &mut found)?;
+            } else {
+                found.maybe_more = true;
+            }
         }
         Ok(found)
     }
 
-    fn still_null(&self, found: &Found) -> Error {
+    /// Takes back what this CALL, or an interrupted one before it, has added in vain.
+    fn give_up(&self, found: &Found) -> Error {
+        let left = match self.take_back() {
+            Ok(()) => None,
+            Err(error) => Some(error.to_string()),
+        };
         Error::StillNull {
             table: self.table_name.clone(),
+            qualified: commit_after(|| Ok(Relation::look_up(self.table)?.quoted()))
+                .unwrap_or_default(),
             column: self.column.clone(),
-            rows: found.nulls,
-            maybe_more: found.maybe_more,
+            rows: found.nulls.max(1),
+            maybe_more: found.maybe_more || found.nulls == 0,
+            left,
         }
+    }
+
+    fn take_back(&self) -> Result<(), Error> {
+        for member in self.read(|| Ok(self.members()))? {
+            let (relation, state) = self.read(|| {
+                let relation = Relation::look_up(member.oid)?;
+                Ok((relation, self.state(member.oid)?))
+            })?;
+            if let Some(helper) = state.helper {
+                alter(&relation, |table| {
+                    drop_constraint(table, &helper, "ONLY ");
+                    Ok(())
+                })?;
+            }
+            let NotNull::NotValid { constraint } = state.not_null else {
+                continue;
+            };
+            if member.oid == self.table && self.read(|| Ok(is_marked(&relation, &constraint)))? {
+                alter_tree(&relation, |table| {
+                    drop_constraint(table, &constraint, "");
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Table by table, then the one that was named; `false` if another table has joined the tree meanwhile.
     fn go_over(&self, found: &Found) -> Result<bool, Error> {
-        let members = commit_after(|| Ok(self.members()))?;
+        let (members, state) = self.read(|| Ok((self.members(), self.state(self.table)?)))?;
         let is_tree = members.len() > 1;
-        if is_tree && NATIVE == Native::Constraint {
+        if is_tree && NATIVE == Native::Constraint && state.not_null == NotNull::No {
             // Added to the whole tree at once, the constraint is an inherited one in the tables below.
-            let state = commit_after(|| self.state(self.table))?;
-            if state.not_null == NotNull::No {
-                self.add_not_null()?;
-            }
+            Settling::begin(self, self.table, found)?.add_not_null()?;
         }
         for member in members.iter().skip(1).filter(|member| member.has_rows) {
-            match self.settle(member.oid, found) {
+            match Settling::begin(self, member.oid, found).and_then(|settling| settling.end()) {
                 // A partition may go; what matters is the table that was named.
-                Err(Error::NoTable { .. }) => {}
-                result => {
-                    result?;
-                }
+                Ok(true) | Err(Error::NoTable { .. }) => {}
+                result => return result,
             }
         }
-        self.settle(self.table, found)
+        Settling::begin(self, self.table, found)?.end()
     }
 
-    fn state(&self, table: pg_sys::Oid) -> Result<Nullness, Error> {
-        nullness(&Relation::look_up(table)?, &self.column)
+    /// Reads the catalogs. Some of PostgreSQL's functions lock the table they are asked about for that.
+    fn read<T>(&self, work: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        let locks = Locks {
+            table_name: &self.table_name,
+            tables: &[self.table],
+            lock: None,
+        };
+        ddl::run(&locks, work)
+    }
+}
+
+/// One table on its way from step to step.
+struct Settling<'a> {
+    request: &'a Request,
+    found: &'a Found,
+    relation: Relation,
+    number: i16,
+    _lock: Option<ColumnLock>,
+}
+
+/// What became of a step.
+enum Taken {
+    /// It was taken.
+    Yes,
+    /// Something has changed since it was decided on, so that another step is due.
+    No,
+    /// A table below is not done.
+    NotYet,
+}
+
+impl<'a> Settling<'a> {
+    fn begin(request: &'a Request, table: pg_sys::Oid, found: &'a Found) -> Result<Self, Error> {
+        request.read(|| {
+            let relation = Relation::look_up(table)?;
+            let number = Attribute::look_up(&relation, &request.column)?.number;
+            let is_root = table == request.table;
+            let lock = match is_root {
+                true => None,
+                false => Some(lock_column(table, number, &relation.name, &request.column)?),
+            };
+            Ok(Settling {
+                request,
+                found,
+                relation,
+                number: if is_root { request.number } else { number },
+                _lock: lock,
+            })
+        })
     }
 
-    /// Takes one table from step to step until it is done; `false` if it has to wait for a table below it.
-    fn settle(&self, table: pg_sys::Oid, found: &Found) -> Result<bool, Error> {
+    /// Takes step after step until the table is done; `false` if it has to wait for a table below it.
+    fn end(&self) -> Result<bool, Error> {
         for _ in 0..MOST_STEPS {
-            let (relation, state) = commit_after(|| {
-                let relation = Relation::look_up(table)?;
-                let state = nullness(&relation, &self.column)?;
-                Ok((relation, state))
-            })?;
-            let step = match state.next(NATIVE) {
-                // It has no rows of its own to be proven.
-                Step::AddCheck if relation.kind == "p" => Step::SetNotNull { helper: None },
-                step => step,
-            };
-            let settled = match &step {
+            let step = self.request.read(|| self.due(&self.relation))?.0;
+            let taken = match &step {
                 Step::Done => return Ok(true),
-                Step::AddCheck => self.add_check(&relation)?,
+                Step::AddCheck => self.add_check()?,
                 Step::AddNotNull => self.add_not_null()?,
-                Step::Validate { constraint } => {
-                    self.validate(&relation, &state, constraint, found)?;
-                    true
-                }
-                Step::SetNotNull { helper } => self.set_not_null(&relation, helper.as_deref())?,
-                Step::DropHelper { helper } => self.drop_constraint(&relation, helper)?,
+                Step::Validate { constraint } => self.validate(constraint)?,
+                Step::SetNotNull { helper } => self.set_not_null(helper.as_deref())?,
+                Step::DropHelper { helper } => alter(&self.relation, |table| {
+                    drop_constraint(table, helper, "ONLY ");
+                    Ok(Taken::Yes)
+                })?,
             };
-            if !settled {
+            if matches!(taken, Taken::NotYet) {
                 return Ok(false);
             }
         }
         Ok(false)
     }
 
+    /// The step that is due, and the state that says so.
+    fn due(&self, relation: &Relation) -> Result<(Step, Nullness), Error> {
+        let attribute = Attribute::look_up(relation, &self.request.column)?;
+        if attribute.number != self.number {
+            return Err(Error::ColumnChanged {
+                table: relation.name.clone(),
+                column: self.request.column.clone(),
+                change: "replaced by another of that name",
+            });
+        }
+        let state = nullness(relation, &self.request.column, &attribute);
+        let step = match state.next(NATIVE) {
+            // It has no rows of its own to be proven.
+            Step::AddCheck if relation.kind == "p" => Step::SetNotNull { helper: None },
+            step => step,
+        };
+        Ok((step, state))
+    }
+
+    fn is_due(&self, table: &Relation, step: &Step) -> Result<bool, Error> {
+        Ok(self.due(table)?.0 == *step)
+    }
+
     /// Adds a CHECK to one table alone; those below it get their own.
-    fn add_check(&self, relation: &Relation) -> Result<bool, Error> {
-        self.alter(relation, |table| {
-            let number = Attribute::look_up(table, &self.column)?.number;
-            let helper = quote(&helper_name(number, &self.column));
-            let (name, column) = (table.quoted(), quote(&self.column));
+    fn add_check(&self) -> Result<Taken, Error> {
+        alter(&self.relation, |table| {
+            if !self.is_due(table, &Step::AddCheck)? {
+                return Ok(Taken::No);
+            }
+            let column = &self.request.column;
+            let helper = quote(&free_name(table, self.number, column));
+            let (name, column) = (table.quoted(), quote(column));
             // IS DISTINCT FROM NULL is what NOT NULL means also for composite types, of which IS NOT NULL asks
             // something else; for all other types PostgreSQL stores the one as the other.
             execute(&format!(
@@ -220,161 +326,143 @@ impl Request {
                  CHECK ({column} IS DISTINCT FROM NULL) NO INHERIT NOT VALID"
             ));
             mark(&helper, &name);
-            Ok(true)
+            Ok(Taken::Yes)
         })
     }
 
-    /// Adds a NOT NULL that is not valid yet to the named table and all tables below it.
-    fn add_not_null(&self) -> Result<bool, Error> {
-        let root = commit_after(|| Relation::look_up(self.table))?;
-        self.alter_tree(&root, |table| {
-            let (name, column) = (table.quoted(), quote(&self.column));
+    /// Adds a NOT NULL that is not valid yet to the table and all tables below it.
+    fn add_not_null(&self) -> Result<Taken, Error> {
+        alter_tree(&self.relation, |table| {
+            if self.due(table)?.1.not_null != NotNull::No {
+                return Ok(Taken::No);
+            }
+            let (name, column) = (table.quoted(), quote(&self.request.column));
             execute(&format!(
                 "ALTER TABLE {name} ADD NOT NULL {column} NOT VALID"
             ));
-            if let NotNull::NotValid { constraint } = nullness(table, &self.column)?.not_null {
+            if let NotNull::NotValid { constraint } = self.due(table)?.1.not_null {
                 mark(&quote(&constraint), &name);
             }
-            Ok(true)
+            Ok(Taken::Yes)
         })
     }
 
     /// Has all rows looked at while others read and write them.
-    fn validate(
-        &self,
-        relation: &Relation,
-        state: &Nullness,
-        constraint: &str,
-        found: &Found,
-    ) -> Result<(), Error> {
-        say_validation(relation, found);
-        let valid = self.with_locks(relation, TableLock::ShareUpdateExclusive, |table| {
+    fn validate(&self, constraint: &str) -> Result<Taken, Error> {
+        let step = Step::Validate {
+            constraint: constraint.into(),
+        };
+        let is_helper = self
+            .request
+            .read(|| Ok(self.due(&self.relation)?.1.helper))?;
+        let is_helper = is_helper.as_deref() == Some(constraint);
+        let validate = |table: &Relation| {
+            if !self.is_due(table, &step)? {
+                return Ok(Some(Taken::No));
+            }
+            say_validation(table, self.found);
             let (name, quoted) = (table.quoted(), quote(constraint));
+            let validate = format!("ALTER TABLE {name} VALIDATE CONSTRAINT {quoted}");
             let violations = [
                 PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
                 PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
             ];
-            let validate = format!("ALTER TABLE {name} VALIDATE CONSTRAINT {quoted}");
-            let valid = attempt_except(&violations, || execute(&validate)).is_ok();
-            if valid && state.helper.as_deref() != Some(constraint) && is_marked(table, constraint)
-            {
+            if attempt_except(&violations, || execute(&validate)).is_err() {
+                return Ok(None);
+            }
+            if !is_helper && is_marked(table, constraint) {
                 execute(&format!("COMMENT ON CONSTRAINT {quoted} ON {name} IS NULL"));
             }
-            Ok(valid)
-        })?;
-        if valid {
-            return Ok(());
-        }
-        self.take_back(relation, state, constraint)?;
-        let mut found = Found::default();
-        look(relation, &self.column, &mut found)?;
-        found.nulls = found.nulls.max(1);
-        Err(self.still_null(&found))
-    }
-
-    /// Drops the constraint that did not hold, if it was added by a CALL like this one.
-    fn take_back(
-        &self,
-        relation: &Relation,
-        state: &Nullness,
-        constraint: &str,
-    ) -> Result<(), Error> {
-        if state.helper.as_deref() == Some(constraint) {
-            return self.drop_constraint(relation, constraint).map(|_| ());
-        }
-        let root = commit_after(|| Relation::look_up(self.table))?;
-        let added = commit_after(|| {
-            let not_null = nullness(&root, &self.column)?.not_null;
-            Ok(match not_null {
-                NotNull::NotValid { constraint } if is_marked(&root, &constraint) => {
-                    Some(constraint)
-                }
-                _ => None,
-            })
-        })?;
-        if let Some(added) = added {
-            self.alter_tree(&root, |table| {
-                let (name, added) = (table.quoted(), quote(&added));
-                execute(&format!("ALTER TABLE {name} DROP CONSTRAINT {added}"));
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Sets NOT NULL and drops the CHECK that has proven it; `false` if a table below is not proven.
-    fn set_not_null(&self, relation: &Relation, helper: Option<&str>) -> Result<bool, Error> {
-        self.alter_tree(relation, |table| {
-            for member in tree(table.oid)
-                .iter()
-                .skip(1)
-                .filter(|member| member.has_rows)
-            {
-                if self.state(member.oid)?.not_null != NotNull::Valid {
-                    return Ok(false);
-                }
+            Ok(Some(Taken::Yes))
+        };
+        // The helper is not inherited: the tables below have nothing to do with it.
+        let taken = match is_helper {
+            true => run_on(
+                &self.relation,
+                Reach::Alone,
+                TableLock::ShareUpdateExclusive,
+                validate,
+            )?,
+            false => run_on(
+                &self.relation,
+                Reach::Tree,
+                TableLock::ShareUpdateExclusive,
+                validate,
+            )?,
+        };
+        match taken {
+            Some(taken) => Ok(taken),
+            None => {
+                let found = self.request.look_at(std::slice::from_ref(&self.relation))?;
+                Err(self.request.give_up(&found))
             }
-            let (name, column) = (table.quoted(), quote(&self.column));
+        }
+    }
+
+    /// Sets NOT NULL and drops the CHECK that has proven it.
+    fn set_not_null(&self, helper: Option<&str>) -> Result<Taken, Error> {
+        let step = Step::SetNotNull {
+            helper: helper.map(Into::into),
+        };
+        alter_tree(&self.relation, |table| {
+            if !self.is_due(table, &step)? {
+                return Ok(Taken::No);
+            }
+            if !are_not_null_below(table, &self.request.column) {
+                return Ok(Taken::NotYet);
+            }
+            let (name, column) = (table.quoted(), quote(&self.request.column));
             // The column comes first: dropped before it, in the same statement even, the CHECK would prove nothing.
             execute(&format!(
                 "ALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL"
             ));
             if let Some(helper) = helper {
-                drop_from(table, helper);
+                drop_constraint(table, helper, "ONLY ");
             }
-            Ok(true)
+            Ok(Taken::Yes)
         })
     }
+}
 
-    fn drop_constraint(&self, relation: &Relation, constraint: &str) -> Result<bool, Error> {
-        self.alter(relation, |table| {
-            drop_from(table, constraint);
-            Ok(true)
-        })
-    }
+/// How far a statement reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// One table.
+    Alone,
+    /// All tables below it as well.
+    Tree,
+}
 
-    /// Alters one table alone. `work` is given the table as it is when it is locked.
-    fn alter<T>(
-        &self,
-        relation: &Relation,
-        work: impl Fn(&Relation) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        run_on(relation, &[relation.oid], TableLock::AccessExclusive, work)
-    }
+/// Alters one table alone. `work` is given the table as it is when it is locked.
+fn alter<T>(relation: &Relation, work: impl Fn(&Relation) -> Result<T, Error>) -> Result<T, Error> {
+    run_on(relation, Reach::Alone, TableLock::AccessExclusive, work)
+}
 
-    /// Alters a table and all tables below it.
-    fn alter_tree<T>(
-        &self,
-        relation: &Relation,
-        work: impl Fn(&Relation) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.with_locks(relation, TableLock::AccessExclusive, work)
-    }
-
-    fn with_locks<T>(
-        &self,
-        relation: &Relation,
-        lock: TableLock,
-        work: impl Fn(&Relation) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let tables: Vec<_> = commit_after(|| Ok(tree(relation.oid)))?
-            .iter()
-            .map(|member| member.oid)
-            .collect();
-        run_on(relation, &tables, lock, work)
-    }
+/// Alters a table and all tables below it.
+fn alter_tree<T>(
+    relation: &Relation,
+    work: impl Fn(&Relation) -> Result<T, Error>,
+) -> Result<T, Error> {
+    run_on(relation, Reach::Tree, TableLock::AccessExclusive, work)
 }
 
 fn run_on<T>(
     relation: &Relation,
-    tables: &[pg_sys::Oid],
+    reach: Reach,
     lock: TableLock,
     work: impl Fn(&Relation) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let tables = match reach {
+        Reach::Alone => vec![relation.oid],
+        Reach::Tree => commit_after(|| Ok(tree(relation.oid)))?
+            .iter()
+            .map(|member| member.oid)
+            .collect(),
+    };
     let locks = Locks {
         table_name: &relation.name,
-        tables,
-        lock,
+        tables: &tables,
+        lock: Some(lock),
     };
     ddl::run(&locks, || work(&Relation::look_up(relation.oid)?))
 }
@@ -383,10 +471,11 @@ fn execute(sql: &str) {
     spi::execute(sql, &[]);
 }
 
-fn drop_from(table: &Relation, constraint: &str) {
+/// `only` is "ONLY " for a constraint that the tables below do not have.
+fn drop_constraint(table: &Relation, constraint: &str, only: &str) {
     let (name, constraint) = (table.quoted(), quote(constraint));
     execute(&format!(
-        "ALTER TABLE ONLY {name} DROP CONSTRAINT {constraint}"
+        "ALTER TABLE {only}{name} DROP CONSTRAINT {constraint}"
     ));
 }
 
@@ -398,13 +487,14 @@ fn mark(constraint: &str, table: &str) {
 }
 
 fn say_validation(relation: &Relation, found: &Found) {
-    if relation.blocks < WORTH_A_NOTICE {
+    let blocks = relation.blocks();
+    if blocks < WORTH_A_NOTICE {
         return;
     }
-    let megabytes = relation.blocks * i64::from(pg_sys::BLCKSZ) / (1024 * 1024);
+    let megabytes = u64::from(blocks) * u64::from(pg_sys::BLCKSZ) / (1024 * 1024);
     let speed = found.blocks as f64 / found.time.as_secs_f64().max(1e-3);
     let about = if found.blocks > 0 {
-        format!(", about {:.0} s", (relation.blocks as f64 / speed).ceil())
+        format!(", about {:.0} s", (f64::from(blocks) / speed).ceil())
     } else {
         String::new()
     };
@@ -417,13 +507,50 @@ fn say_validation(relation: &Relation, found: &Found) {
     );
 }
 
+/// A name that no constraint of the table has.
+///
 /// The number in front keeps names apart that are cut off at the same place.
-fn helper_name(number: i16, column: &str) -> String {
-    let mut name = format!("safe_set_not_null_{number}_{column}");
-    while name.len() > LONGEST_NAME {
-        name.pop();
+fn free_name(table: &Relation, number: i16, column: &str) -> String {
+    const TAKEN: &str =
+        "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND conname = $2::name)";
+    let is_taken = |name: &str| {
+        let rows = spi::catalog(TAKEN, &[argument(table.oid), argument(name)]);
+        let taken: Option<bool> = rows.first().and_then(|row| row.get(1));
+        taken.unwrap_or(false)
+    };
+    let mut prefix = format!("safe_set_not_null_{number}");
+    loop {
+        let mut name = format!("{prefix}_{column}");
+        while name.len() > LONGEST_NAME {
+            name.pop();
+        }
+        if !is_taken(&name) {
+            return name;
+        }
+        prefix.push('_');
     }
-    name
+}
+
+/// Whether every table with rows below this one is NOT NULL, and valid so.
+fn are_not_null_below(table: &Relation, column: &str) -> bool {
+    const PROVEN: &str = "
+        SELECT NOT EXISTS (
+            SELECT FROM pg_attribute a
+            WHERE a.attrelid = ANY ($1) AND a.attname = $2::name AND NOT a.attisdropped
+            AND (NOT a.attnotnull
+                 OR EXISTS (SELECT FROM pg_constraint n
+                            WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND NOT n.convalidated
+                            AND a.attnum = ANY (n.conkey))))";
+    let below: Vec<_> = tree(table.oid)
+        .iter()
+        .skip(1)
+        .filter(|member| member.has_rows)
+        .map(|member| member.oid)
+        .collect();
+    spi::catalog(PROVEN, &[argument(below), argument(column)])
+        .first()
+        .and_then(|row| row.get(1))
+        .unwrap_or(false)
 }
 
 /// What the catalogs say of a column, by its name.
@@ -458,7 +585,7 @@ impl Attribute {
 }
 
 /// What the catalogs say of the NULLs of one table alone.
-fn nullness(relation: &Relation, column: &str) -> Result<Nullness, Error> {
+fn nullness(relation: &Relation, column: &str, attribute: &Attribute) -> Nullness {
     const CONSTRAINTS: &str = "
         SELECT conname::text, contype::text, convalidated,
                coalesce(obj_description(oid, 'pg_constraint') = $5, false)
@@ -467,7 +594,6 @@ fn nullness(relation: &Relation, column: &str) -> Result<Nullness, Error> {
         AND (contype = 'n'
              OR contype = 'c' AND pg_get_expr(conbin, conrelid) = format('(%I IS %s)', $3::text, $4::text))
         ORDER BY convalidated DESC, conname";
-    let attribute = Attribute::look_up(relation, column)?;
     let proof = if attribute.column_type.is_row() {
         "DISTINCT FROM NULL"
     } else {
@@ -508,7 +634,7 @@ fn nullness(relation: &Relation, column: &str) -> Result<Nullness, Error> {
             (false, true) => {}
         }
     }
-    Ok(state)
+    state
 }
 
 fn is_marked(relation: &Relation, constraint: &str) -> bool {

@@ -18,8 +18,6 @@ pub struct Relation {
     pub kind: String,
     /// Its access method, if it has one.
     pub access_method: Option<String>,
-    /// Blocks of 8 kB that it has in its main file.
-    pub blocks: i64,
     owned: bool,
     of_other_session: bool,
     system: bool,
@@ -27,7 +25,6 @@ pub struct Relation {
 
 const RELATION: &str = "
     SELECT c.relkind::text, c.relname::text, n.nspname::text, am.amname::text,
-           CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
            pg_has_role(c.relowner, 'USAGE'),
            c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
            c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
@@ -47,7 +44,7 @@ const TREE: &str = "
     ORDER BY min(depth), c.oid";
 
 impl Relation {
-    /// Looks a relation up. Must be called within an SPI connection.
+    /// Looks a relation up, in the catalogs alone: no lock on it is waited for. Must be called within an SPI connection.
     ///
     /// # Errors
     /// [`Error::NoTable`].
@@ -62,11 +59,21 @@ impl Relation {
             name: text(2),
             schema: text(3),
             access_method: row.get(4),
-            blocks: row.get(5).unwrap_or(0),
-            owned: truth(6),
-            of_other_session: truth(7),
-            system: truth(8),
+            owned: truth(5),
+            of_other_session: truth(6),
+            system: truth(7),
         })
+    }
+
+    /// How many blocks its main file has; waits for whoever has it locked exclusively.
+    pub fn blocks(&self) -> u32 {
+        const BLOCKS: &str =
+            "SELECT pg_relation_size($1::regclass) / current_setting('block_size')::int8";
+        let rows = spi::catalog(BLOCKS, &[argument(self.oid)]);
+        let blocks: Option<i64> = rows.first().and_then(|row| row.get(1));
+        blocks
+            .and_then(|blocks| blocks.try_into().ok())
+            .unwrap_or(0)
     }
 
     /// Its name as SQL writes it, with its schema.
@@ -134,6 +141,21 @@ pub fn tree(table: pg_sys::Oid) -> Vec<Member> {
             })
         })
         .collect()
+}
+
+/// Fails if one of these tables is not the current user's any more.
+///
+/// # Errors
+/// [`Error::NotOwner`].
+pub fn require_owned(tables: &[pg_sys::Oid]) -> Result<(), Error> {
+    const FOREIGN: &str = "
+        SELECT relname::text FROM pg_class
+        WHERE oid = ANY ($1) AND NOT pg_has_role(relowner, 'USAGE') LIMIT 1";
+    let rows = spi::catalog(FOREIGN, &[argument(tables.to_vec())]);
+    match rows.first().and_then(|row| row.get(1)) {
+        Some(table) => Err(Error::NotOwner { table }),
+        None => Ok(()),
+    }
 }
 
 /// Looks up a table and all tables below it, and finds them fit to be altered by the current user.

@@ -59,17 +59,29 @@ pub enum TableLock {
     ShareUpdateExclusive,
 }
 
-/// Locks a table until the end of the (sub)transaction, waiting at most `lock_timeout`.
+impl TableLock {
+    fn mode(self) -> pg_sys::LOCKMODE {
+        let mode = match self {
+            TableLock::AccessExclusive => pg_sys::AccessExclusiveLock,
+            TableLock::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
+        };
+        mode as pg_sys::LOCKMODE
+    }
+}
+
+/// Locks a table until the end of the transaction, waiting at most `lock_timeout`.
 ///
 /// The table may be gone when this returns. The caller has made sure that the user may lock it.
 ///
 /// # Errors
 /// PostgreSQL's 55P03 and 40P01.
 pub fn lock_table(table: pg_sys::Oid, lock: TableLock) {
-    let mode = match lock {
-        TableLock::AccessExclusive => pg_sys::AccessExclusiveLock,
-        TableLock::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
-    };
     // SAFETY: any OID will do; the lock belongs to the current resource owner.
-    unsafe { pg_sys::LockRelationOid(table, mode as pg_sys::LOCKMODE) };
+    unsafe { pg_sys::LockRelationOid(table, lock.mode()) };
+}
+
+/// Locks a table until the end of the transaction, or returns `false` at once if somebody is in the way.
+pub fn try_lock_table(table: pg_sys::Oid, lock: TableLock) -> bool {
+    // SAFETY: any OID will do; the lock belongs to the current resource owner.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, lock.mode()) }
 }

@@ -214,3 +214,22 @@ fn only_the_owner_may_and_others_do_not_even_queue() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_domain_that_gets_a_constraint_meanwhile_does_not_rewrite_the_table() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.execute("CREATE DOMAIN amount AS int")?;
+    let file: i64 = db.value(FILE)?;
+    let mut application = db.connect()?;
+    let mut reading = application.transaction()?;
+    reading.execute("SELECT FROM t", &[])?;
+    let call = "CALL safe_add_column('t', 'x', 'amount')";
+    let run = db.start_after("SET safe_backfill.lock_timeout = '50ms'", call)?;
+    run.notices.wait(client_tests::PATIENCE);
+    db.execute("ALTER DOMAIN amount ADD CHECK (value > 0)")?;
+    reading.commit()?;
+    run.end()?.failed_with("0A000")?;
+    assert_eq!(db.value::<i64>(FILE)?, file, "the table was rewritten");
+    Ok(())
+}

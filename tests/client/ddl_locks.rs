@@ -303,3 +303,54 @@ fn autovacuum_gives_way() -> Result<()> {
     ensure!(notices.is_empty(), "{notices:#?}");
     Ok(())
 }
+
+/// Even to look at a table can mean to wait for it.
+#[test]
+fn a_table_that_is_locked_exclusively_is_not_waited_for_without_end() -> Result<()> {
+    let db = Database::new()?;
+    small(&db)?;
+    let mut holder = db.connect()?;
+    let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let mut holding = holder.transaction()?;
+    holding.execute("LOCK TABLE t", &[])?;
+    for call in CALLS {
+        let setup = format!("{SHORT_TIMEOUT}; SET safe_backfill.lock_retry_limit = 1");
+        let began = Instant::now();
+        let error = db.call_after(&setup, call)?.failed_with("55P03")?;
+        ensure!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        let detail = error.detail.unwrap_or_default();
+        ensure!(detail.contains(&format!("process {pid} ")), "{detail}");
+    }
+    Ok(())
+}
+
+/// A reader of one partition does not make those of the others wait.
+#[test]
+fn only_the_busy_table_of_a_tree_is_waited_for() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, c int) PARTITION BY RANGE (id);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+         CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20);
+         INSERT INTO t SELECT i, i FROM generate_series(0, 19) i",
+    )?;
+    let mut holder = db.connect()?;
+    let mut holding = holder.transaction()?;
+    holding.execute("SELECT FROM t2", &[])?;
+    let reads = stream(&db, "SELECT FROM t1 WHERE id = $1")?;
+    let watch = watch_locks(&db)?;
+    let run = db.start_after("SET safe_backfill.lock_timeout = '800ms'", CALLS[0])?;
+    for _ in 0..2 {
+        run.notices.wait(PATIENCE).context("no further retry")?;
+    }
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    let (seen, slowest) = (watch.result()?, reads.result()?);
+    ensure!(seen.held <= SHORT, "{seen:?}");
+    ensure!(slowest <= STATEMENT, "a reader waited {slowest:?}");
+    Ok(())
+}

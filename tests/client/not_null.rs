@@ -75,7 +75,10 @@ fn nulls_are_found_before_anything_is_touched() -> Result<()> {
     let error = db.call(CALL)?.failed_with("23502")?;
     assert_eq!(error.detail.as_deref(), Some("2 rows are NULL."));
     let hint = error.hint.unwrap_or_default();
-    ensure!(hint.contains("CALL safe_backfill('t', 'c', ...)"), "{hint}");
+    ensure!(
+        hint.contains("CALL safe_backfill('public.t', 'c', ...)"),
+        "{hint}"
+    );
     assert_eq!(state(&db, "t")?, "nullable");
 
     db.execute("UPDATE t SET c = NULL")?;
@@ -435,4 +438,121 @@ fn a_second_call_and_a_backfill_keep_off() -> Result<()> {
     }
     run.end()?.succeeded()?;
     is_done(&db)
+}
+
+/// An interrupted CALL must not leave the application with a constraint that its old rows violate.
+#[test]
+fn what_an_interrupted_call_left_is_taken_back_when_there_are_nulls() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    stop_at_commands(&db)?;
+    // Stopped before the validation: the constraint and its mark are there.
+    let run = db.start_after("SET test.stop_at = 3", CALL)?;
+    wait_until_stopped(&db, run.pid)?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    ensure!(state(&db, "t")? != "nullable");
+    let native = is_native(&db)?;
+    db.execute("ALTER EVENT TRIGGER stop DISABLE")?;
+    if native {
+        // No NULL can come in, so one that was there before is made up.
+        db.execute(
+            "CREATE TABLE old (id int, c int);
+             INSERT INTO old VALUES (1, NULL);
+             ALTER TABLE old ADD CONSTRAINT nn NOT NULL c NOT VALID;
+             COMMENT ON CONSTRAINT nn ON old IS 'added by safe_set_not_null, which is not done yet'",
+        )?;
+    } else {
+        db.execute(
+            "CREATE TABLE old (id int, c int);
+             INSERT INTO old VALUES (1, NULL);
+             ALTER TABLE old ADD CONSTRAINT nn CHECK (c IS NOT NULL) NO INHERIT NOT VALID;
+             COMMENT ON CONSTRAINT nn ON old IS 'added by safe_set_not_null, which is not done yet'",
+        )?;
+    }
+    db.call("CALL safe_set_not_null('old', 'c')")?
+        .failed_with("23502")?;
+    assert_eq!(state(&db, "old")?, "nullable");
+    db.execute("UPDATE old SET id = 2")?;
+    db.call(CALL)?.succeeded()?;
+    is_done(&db)
+}
+
+/// The CALL waits for its last step; what it was sure of is changed by others meanwhile.
+fn changed_in_the_last_pause(change: &str) -> Result<(Database, client_tests::Ended)> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.execute("ALTER TABLE t ADD COLUMN d int")?;
+    stop_at_commands(&db)?;
+    let setup = format!(
+        "{DEBUG}; SET safe_backfill.lock_timeout = '50ms'; SET test.stop_at = 3; SET test.stop_for = 1"
+    );
+    let run = db.start_after(&setup, CALL)?;
+    wait_until_stopped(&db, run.pid)?;
+    let mut application = db.connect()?;
+    let mut reading = application.transaction()?;
+    reading.execute("SELECT FROM t", &[])?;
+    db.wait_until(&format!(
+        "SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = {}",
+        run.pid
+    ))?;
+    reading.batch_execute(change)?;
+    reading.commit()?;
+    let ended = run.end()?;
+    Ok((db, ended))
+}
+
+#[test]
+fn a_proof_that_was_dropped_meanwhile_is_not_relied_on() -> Result<()> {
+    let db = Database::new()?;
+    if is_native(&db)? {
+        return Ok(()); // The validation is the last step there.
+    }
+    let (db, ended) =
+        changed_in_the_last_pause("ALTER TABLE t DROP CONSTRAINT safe_set_not_null_2_c")?;
+    let notices = ended.succeeded()?;
+    assert_eq!(scans(&notices), 2);
+    assert_eq!(saying(&notices, "are sufficient to prove").len(), 1);
+    is_done(&db)
+}
+
+#[test]
+fn another_column_of_that_name_is_not_mistaken_for_the_one_that_was_proven() -> Result<()> {
+    let db = Database::new()?;
+    if is_native(&db)? {
+        return Ok(()); // The validation is the last step there.
+    }
+    let (db, ended) =
+        changed_in_the_last_pause("ALTER TABLE t RENAME c TO old; ALTER TABLE t RENAME d TO c")?;
+    ended.failed_with("42703")?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 1 AND attnotnull")?,
+        0
+    );
+    Ok(())
+}
+
+#[test]
+fn calls_on_a_table_and_on_its_partition_keep_off_each_other() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, c int) PARTITION BY RANGE (id);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+         INSERT INTO t SELECT i, i FROM generate_series(0, 9) i",
+    )?;
+    stop_at_commands(&db)?;
+    let partition = "CALL safe_set_not_null('t1', 'c')";
+    let run = db.start_after("SET test.stop_at = 3; SET test.stop_for = 2", partition)?;
+    wait_until_stopped(&db, run.pid)?;
+    let setup = "SET safe_backfill.lock_timeout = '50ms'; SET safe_backfill.lock_retry_limit = 0";
+    let error = db.call_after(setup, CALL)?.failed()?;
+    let code = error.code().map(|code| code.code().to_owned());
+    ensure!(
+        matches!(code.as_deref(), Some("55006" | "55P03")),
+        "{error:?}"
+    );
+    run.end()?.succeeded()?;
+    db.call(CALL)?.succeeded()?;
+    assert_eq!(state(&db, "t")?, "not null");
+    Ok(())
 }
