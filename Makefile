@@ -16,7 +16,7 @@ with_pg = scripts/with-pg $(PG)
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo test bench lint install clean
-.PHONY: test-unit test-client test-client-only test-regress test-regress-only
+.PHONY: test-unit test-client test-client-only test-regress test-regress-only test-examples test-examples-only
 
 help: ## what can be made (this list)
 	@echo 'make TARGET [PG=15|16|17|18] [ROWS=number] [ARGS="arguments"]'
@@ -43,6 +43,12 @@ test-regress: install test-regress-only ## psql sessions; ARGS=--accept to take 
 
 test-regress-only:
 	$(with_pg) scripts/regress $(ARGS)
+
+test-examples: install test-examples-only ## the Django example and the migration tools of the guide
+
+test-examples-only:
+	$(with_pg) examples/django/run_tests
+	$(with_pg) examples/tools/run_tests
 
 bench: install ## compare ways to fill a column; ARGS=--help for what can be chosen
 	$(with_pg) cargo run --release --package bench --bin bench -- $(ARGS)

@@ -4,6 +4,7 @@ mod add_column;
 mod changes;
 mod ddl_locks;
 mod deadlocks;
+mod documentation;
 mod horizon;
 mod inputs;
 mod locks;

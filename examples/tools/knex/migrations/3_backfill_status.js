@@ -1,0 +1,3 @@
+exports.config = { transaction: false };
+
+exports.up = (knex) => knex.raw("CALL safe_backfill('large_user', 'status', 'active')");

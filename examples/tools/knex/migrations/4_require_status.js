@@ -1,0 +1,3 @@
+exports.config = { transaction: false };
+
+exports.up = (knex) => knex.raw("CALL safe_set_not_null('large_user', 'status')");

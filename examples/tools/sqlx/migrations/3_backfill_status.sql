@@ -1,0 +1,2 @@
+-- no-transaction
+CALL safe_backfill('large_user', 'status', 'active');

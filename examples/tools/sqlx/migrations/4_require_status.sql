@@ -1,0 +1,2 @@
+-- no-transaction
+CALL safe_set_not_null('large_user', 'status');
