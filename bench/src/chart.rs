@@ -80,36 +80,22 @@ where
         .iter()
         .filter_map(|(_, story, _)| Some(story.latency.first()?.0))
         .fold(0.0, f64::min);
-    let end = risky.elapsed.max(safe.elapsed) * 1.05 + 1.0;
+    let end = risky.elapsed.max(safe.elapsed) + 2.0;
 
-    let longest = highest(&stories, |story| &story.latency).max(10.0) * 1.5;
+    let longest = highest(&stories, |story| &story.latency).max(10.0) * 3.0;
     let latency = (SHORTEST..longest).log_scale();
-    panel(
-        &panels[0],
-        "slowest request, ms",
-        start..end,
-        latency,
-        &stories,
-        |story| &story.latency,
-    )?;
-    let most = highest(&stories, |story| &story.waiting).max(1.0) * 1.1;
-    panel(
-        &panels[1],
-        "sessions waiting for a lock",
-        start..end,
-        0.0..most,
-        &stories,
-        |story| &story.waiting,
-    )?;
-    let largest = highest(&stories, |story| &story.size) * 1.1;
-    panel(
-        &panels[2],
-        "table and indexes, MB",
-        start..end,
-        0.0..largest,
-        &stories,
-        |story| &story.size,
-    )?;
+    let most = highest(&stories, |story| &story.waiting).max(1.0) * 1.15;
+    let largest = highest(&stories, |story| &story.size) * 1.15;
+    let panel = |number: usize| Panel {
+        area: &panels[number],
+        time: start..end,
+        stories: &stories,
+    };
+    panel(0).draw("slowest request, ms", latency, |story| &story.latency)?;
+    panel(1).draw("sessions in a lock queue", 0.0..most, |story| {
+        &story.waiting
+    })?;
+    panel(2).draw("table + indexes, MB", 0.0..largest, |story| &story.size)?;
     area.present().map_err(fail)
 }
 
@@ -124,55 +110,60 @@ fn highest(stories: &Stories<'_>, points: fn(&Story) -> &Points) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// One diagram over time, with a line for each migration and a mark where it ended.
-fn panel<B, Y>(
-    area: &DrawingArea<B, Shift>,
-    what: &str,
+/// One diagram over time, with a line for each migration.
+struct Panel<'a, B: DrawingBackend> {
+    area: &'a DrawingArea<B, Shift>,
     time: Range<f64>,
-    values: Y,
-    stories: &Stories<'_>,
-    points: fn(&Story) -> &Points,
-) -> Result<()>
+    stories: &'a Stories<'a>,
+}
+
+impl<B: DrawingBackend> Panel<'_, B>
 where
-    B: DrawingBackend,
     B::ErrorType: 'static,
-    Y: AsRangedCoord<Value = f64>,
-    Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
 {
-    let fail = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("could not draw: {error}");
-    let mut chart = ChartBuilder::on(area)
-        .margin_right(24)
-        .margin_top(8)
-        .x_label_area_size(34)
-        .y_label_area_size(80)
-        .build_cartesian_2d::<_, Y>(RangedCoordf64::from(time), values)
-        .map_err(fail)?;
-    chart
-        .configure_mesh()
-        .x_desc("seconds since the migration began")
-        .y_desc(what)
-        .label_style((FONT, 13))
-        .axis_desc_style((FONT, 13))
-        .light_line_style(WHITE)
-        .x_labels(12)
-        .draw()
-        .map_err(fail)?;
-    for &(name, story, color) in stories {
-        let label = format!("{name}: done after {:.1} s", story.elapsed);
+    fn draw<Y>(&self, what: &str, values: Y, points: fn(&Story) -> &Points) -> Result<()>
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
+    {
+        let fail = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("could not draw: {error}");
+        let mut chart = ChartBuilder::on(self.area)
+            .margin_right(24)
+            .margin_top(8)
+            .x_label_area_size(38)
+            .y_label_area_size(84)
+            .build_cartesian_2d::<_, Y>(RangedCoordf64::from(self.time.clone()), values)
+            .map_err(fail)?;
         chart
-            .draw_series(LineSeries::new(
-                points(story).iter().copied(),
-                color.stroke_width(2),
-            ))
-            .map_err(fail)?
-            .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            .configure_mesh()
+            .x_desc("seconds since the migration began")
+            .y_desc(what)
+            .label_style((FONT, 13))
+            .axis_desc_style((FONT, 13))
+            .light_line_style(WHITE)
+            .x_labels(12)
+            .y_labels(6)
+            .x_label_formatter(&|value| format!("{value:.0}"))
+            .y_label_formatter(&|value| format!("{value}"))
+            .draw()
+            .map_err(fail)?;
+        for &(name, story, color) in self.stories {
+            let label = format!("{name}: done after {:.1} s", story.elapsed);
+            let line = points(story).iter().copied();
+            chart
+                .draw_series(LineSeries::new(line, color.stroke_width(2)))
+                .map_err(fail)?
+                .label(label)
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
+                });
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.8))
+            .label_font((FONT, 13))
+            .draw()
+            .map_err(fail)
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .label_font((FONT, 13))
-        .draw()
-        .map_err(fail)
 }

@@ -226,7 +226,10 @@ fn a_domain_that_gets_a_constraint_meanwhile_does_not_rewrite_the_table() -> Res
     reading.execute("SELECT FROM t", &[])?;
     let call = "CALL safe_add_column('t', 'x', 'amount')";
     let run = db.start_after("SET safe_backfill.lock_timeout = '50ms'", call)?;
-    run.notices.wait(client_tests::PATIENCE);
+    ensure!(
+        run.notices.wait(client_tests::PATIENCE).is_some(),
+        "no retry"
+    );
     db.execute("ALTER DOMAIN amount ADD CHECK (value > 0)")?;
     reading.commit()?;
     run.end()?.failed_with("0A000")?;

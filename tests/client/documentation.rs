@@ -90,7 +90,10 @@ fn sql_runs_from_the_top_of_each_document_to_its_end() -> Result<()> {
         );
         documents_with_sql += 1;
     }
-    ensure!(documents_with_sql >= 2, "{documents_with_sql} documents only");
+    ensure!(
+        documents_with_sql >= 2,
+        "{documents_with_sql} documents only"
+    );
     Ok(())
 }
 
@@ -121,7 +124,10 @@ fn the_reference_is_complete() -> Result<()> {
     ensure!(names.len() > 20, "{} names only", names.len());
     for row in names {
         let name: String = row.get(0);
-        ensure!(readme.contains(&format!("`{name}")), "README.md does not know {name}");
+        ensure!(
+            readme.contains(&format!("`{name}")),
+            "README.md does not know {name}"
+        );
     }
     Ok(())
 }
