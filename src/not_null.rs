@@ -5,6 +5,8 @@
 //! anything and then validated under a lock that lets reads and writes through. From PostgreSQL 18 on, NOT NULL is a
 //! constraint that can be added and validated in the same way.
 
+use std::time::Instant;
+
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::ddl::{self, Locks};
@@ -360,7 +362,8 @@ impl<'a> Settling<'a> {
             if !self.is_due(table, &step)? {
                 return Ok(Some(Taken::No));
             }
-            say_validation(table, self.found);
+            let began = Instant::now();
+            let is_big = say_validation(table, self.found);
             let (name, quoted) = (table.quoted(), quote(constraint));
             let validate = format!("ALTER TABLE {name} VALIDATE CONSTRAINT {quoted}");
             let violations = [
@@ -372,6 +375,13 @@ impl<'a> Settling<'a> {
             }
             if !is_helper && is_marked(table, constraint) {
                 execute(&format!("COMMENT ON CONSTRAINT {quoted} ON {name} IS NULL"));
+            }
+            if is_big {
+                let seconds = began.elapsed().as_secs_f64();
+                message::notice(
+                    format!("validated \"{}\" in {seconds:.1} s", table.name),
+                    None,
+                );
             }
             Ok(Some(Taken::Yes))
         };
@@ -486,10 +496,13 @@ fn mark(constraint: &str, table: &str) {
     ));
 }
 
-fn say_validation(relation: &Relation, found: &Found) {
+/// Says what a validation is about to read; `false` if that is not worth a message.
+///
+/// PostgreSQL tells nothing of a validation while it runs, so its length is foretold from the speed of the quick look.
+fn say_validation(relation: &Relation, found: &Found) -> bool {
     let blocks = relation.blocks();
     if blocks < WORTH_A_NOTICE {
-        return;
+        return false;
     }
     let megabytes = u64::from(blocks) * u64::from(pg_sys::BLCKSZ) / (1024 * 1024);
     let speed = found.blocks as f64 / found.time.as_secs_f64().max(1e-3);
@@ -505,6 +518,7 @@ fn say_validation(relation: &Relation, found: &Found) {
         ),
         None,
     );
+    true
 }
 
 /// A name that no constraint of the table has.

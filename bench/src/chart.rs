@@ -110,7 +110,7 @@ fn highest(stories: &Stories<'_>, points: fn(&Story) -> &Points) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// One diagram over time, with a line for each migration.
+/// One diagram over time, with dots of its own colour for each migration: lines between extremes would hide them.
 struct Panel<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, Shift>,
     time: Range<f64>,
@@ -149,9 +149,11 @@ where
             .map_err(fail)?;
         for &(name, story, color) in self.stories {
             let label = format!("{name}: done after {:.1} s", story.elapsed);
-            let line = points(story).iter().copied();
+            let dots = points(story)
+                .iter()
+                .map(|&point| Circle::new(point, 2, color.filled()));
             chart
-                .draw_series(LineSeries::new(line, color.stroke_width(2)))
+                .draw_series(dots)
                 .map_err(fail)?
                 .label(label)
                 .legend(move |(x, y)| {
