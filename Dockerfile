@@ -11,7 +11,7 @@ COPY --from=rust /usr/local/cargo /usr/local/cargo
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        build-essential clang libclang-dev libssl-dev pkg-config "postgresql-server-dev-${PG_MAJOR}"
+        build-essential ca-certificates clang libclang-dev libssl-dev pkg-config "postgresql-server-dev-${PG_MAJOR}"
 RUN cargo install cargo-pgrx --version 0.18.1 --locked
 RUN cargo pgrx init "--pg${PG_MAJOR}" "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config"
 WORKDIR /build
@@ -24,6 +24,12 @@ COPY tests tests
 RUN cargo pgrx package --no-default-features --features "pg${PG_MAJOR}" \
         --pg-config "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config" \
     && mv "target/release/pg_safe_backfill-pg${PG_MAJOR}" /package
+
+# Shows both ways side by side on a server of its own, and draws the picture: docker compose run demo.
+FROM build AS demo
+RUN cargo build --release --package bench --bin demo && cp -a /package/. /
+ENV PG_CONFIG=/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config SAFE_BACKFILL_RUN_AS=postgres
+ENTRYPOINT ["target/release/demo", "--picture", "/pictures"]
 
 FROM ${POSTGRES_IMAGE}
 COPY --from=build /package/ /
