@@ -1,4 +1,4 @@
-# PostgreSQL with the extension: nothing but its three files is added to the official image.
+# PostgreSQL with the extension: its three files, and a script that creates it, are all that is added to the official image.
 
 ARG POSTGRES_IMAGE=postgres:16-bookworm
 ARG RUST_IMAGE=rust:1.95-bookworm

@@ -37,6 +37,7 @@ impl Request {
     ) -> Result<Self, Error> {
         let table = require_alterable(table)?;
         let column_type = type_of(type_text)?;
+        // Before the default is read, which a constraint of the domain could refuse.
         require_no_domain_constraints(column_type)?;
         let request = Request {
             default: default(column_type)?,

@@ -485,7 +485,7 @@ fn execute(sql: &str) {
 fn drop_constraint(table: &Relation, constraint: &str, only: &str) {
     let (name, constraint) = (table.quoted(), quote(constraint));
     execute(&format!(
-        "ALTER TABLE {only}{name} DROP CONSTRAINT {constraint}"
+        "ALTER TABLE {only}{name} DROP CONSTRAINT IF EXISTS {constraint}"
     ));
 }
 

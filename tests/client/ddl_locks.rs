@@ -258,7 +258,7 @@ fn cancelled_while_it_waits_it_ends_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Of a deadlock it is always the victim, and tries again.
+/// It waits for one table while it holds nothing, so that no circle of waits can close.
 #[test]
 fn the_application_wins_a_deadlock() -> Result<()> {
     let db = Database::new()?;
@@ -270,7 +270,7 @@ fn the_application_wins_a_deadlock() -> Result<()> {
     let mut application = db.connect()?;
     let mut working = application.transaction()?;
     working.execute("UPDATE t1 SET c = 1 WHERE id = 1", &[])?;
-    // The run takes t, waits for t1, and the application, which has t1, asks for t.
+    // The run needs t and t1; the application, which has t1, asks for t.
     let run = db.start_after("SET safe_backfill.lock_timeout = '5s'", CALLS[0])?;
     db.wait_until(&format!(
         "SELECT wait_event = 'relation' FROM pg_stat_activity WHERE pid = {}",
