@@ -13,7 +13,7 @@ use crate::pg::parse;
 use crate::pg::spi::{self, argument, quote, quote_literal};
 use crate::pg::transaction::commit_after;
 use crate::pg::value::{ColumnType, Constant};
-use crate::relation::{Relation, require_alterable, tree};
+use crate::relation::{Relation, require_alterable, tree_oids};
 
 /// A column to be added, found to need no rewrite.
 pub struct Request {
@@ -84,14 +84,7 @@ fn type_of(text: &str) -> Result<ColumnType, Error> {
             what: format!("{} gives every row a value of its own", text.trim()),
         });
     }
-    let column_type =
-        parse::type_name(text).ok_or_else(|| Error::NotAType { text: text.into() })?;
-    if column_type.has_domain_constraints() {
-        return Err(Error::WouldRewrite {
-            what: format!("domain {} has constraints", column_type.name()),
-        });
-    }
-    Ok(column_type)
+    parse::type_name(text).ok_or_else(|| Error::NotAType { text: text.into() })
 }
 
 /// Adds the column, to all tables below the named one as well.
@@ -122,10 +115,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
 
 /// `false` if another session has added it in the meantime.
 fn add(request: &Request) -> Result<bool, Error> {
-    let tables: Vec<_> = commit_after(|| Ok(tree(request.table.oid)))?
-        .iter()
-        .map(|member| member.oid)
-        .collect();
+    let tables = commit_after(|| Ok(tree_oids(request.table.oid)))?;
     let locks = Locks {
         table_name: &request.table.name,
         tables: &tables,

@@ -18,7 +18,7 @@ use crate::pg::message;
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::transaction::{attempt_except, commit_after};
 use crate::pg::value::ColumnType;
-use crate::relation::{Member, Relation, require_alterable, tree};
+use crate::relation::{Member, Relation, require_alterable, tree, tree_oids};
 use crate::step::{Check, Native, NotNull, Nullness, Step};
 
 /// By this comment a later CALL knows the constraints that an interrupted one has left.
@@ -386,21 +386,9 @@ impl<'a> Settling<'a> {
             Ok(Some(Taken::Yes))
         };
         // The helper is not inherited: the tables below have nothing to do with it.
-        let taken = match is_helper {
-            true => run_on(
-                &self.relation,
-                Reach::Alone,
-                TableLock::ShareUpdateExclusive,
-                validate,
-            )?,
-            false => run_on(
-                &self.relation,
-                Reach::Tree,
-                TableLock::ShareUpdateExclusive,
-                validate,
-            )?,
-        };
-        match taken {
+        let reach = if is_helper { Reach::Alone } else { Reach::Tree };
+        let lock = TableLock::ShareUpdateExclusive;
+        match run_on(&self.relation, reach, lock, validate)? {
             Some(taken) => Ok(taken),
             None => {
                 let found = self.request.look_at(std::slice::from_ref(&self.relation))?;
@@ -464,10 +452,7 @@ fn run_on<T>(
 ) -> Result<T, Error> {
     let tables = match reach {
         Reach::Alone => vec![relation.oid],
-        Reach::Tree => commit_after(|| Ok(tree(relation.oid)))?
-            .iter()
-            .map(|member| member.oid)
-            .collect(),
+        Reach::Tree => commit_after(|| Ok(tree_oids(relation.oid)))?,
     };
     let locks = Locks {
         table_name: &relation.name,

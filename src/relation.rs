@@ -143,6 +143,11 @@ pub fn tree(table: pg_sys::Oid) -> Vec<Member> {
         .collect()
 }
 
+/// The OIDs of [`tree`], in its order.
+pub fn tree_oids(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    tree(table).iter().map(|member| member.oid).collect()
+}
+
 /// Fails if one of these tables is not the current user's any more.
 ///
 /// # Errors
