@@ -1,49 +1,56 @@
-COMMENT ON PROCEDURE safe_add_column(regclass, name, text, text) IS
+COMMENT ON PROCEDURE @extschema@.safe_add_column(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text) IS
 'Adds a nullable column without rewriting the table. column_type: as in ALTER TABLE, such as varchar(20). default_value: read as a literal of that type, for existing rows and new ones; NULL for none. Waits for its lock no longer than safe_backfill.lock_timeout at a time. A column of that name and type is left as it is. Call it outside a transaction block.';
-COMMENT ON PROCEDURE safe_add_column(regclass, name, text, anyelement) IS
+COMMENT ON PROCEDURE @extschema@.safe_add_column(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.anyelement) IS
 'Adds a nullable column without rewriting the table. column_type: as in ALTER TABLE, such as varchar(20). default_value: converted to that type by assignment, for existing rows and new ones. Waits for its lock no longer than safe_backfill.lock_timeout at a time. A column of that name and type is left as it is. Call it outside a transaction block.';
-COMMENT ON PROCEDURE safe_set_not_null(regclass, name) IS
+COMMENT ON PROCEDURE @extschema@.safe_set_not_null(
+    pg_catalog.regclass, pg_catalog.name) IS
 'Makes a column NOT NULL: adds a constraint that is not valid yet, validates it while others read and write, sets NOT NULL without reading the table again. Fails before anything is touched when it finds rows that are NULL. Waits for its locks no longer than safe_backfill.lock_timeout at a time. The same CALL goes on where an interrupted one stopped. Call it outside a transaction block.';
-COMMENT ON PROCEDURE safe_backfill(regclass, name, text, integer, text) IS
+COMMENT ON PROCEDURE @extschema@.safe_backfill(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
 'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
-COMMENT ON PROCEDURE safe_backfill(regclass, name, anyelement, integer, text) IS
+COMMENT ON PROCEDURE @extschema@.safe_backfill(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
 'Fills the NULLs of a column with one value, in batches that are committed one by one. value: converted to the column''s type by assignment. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
-COMMENT ON PROCEDURE safe_backfill_using(regclass, name, text, integer, text) IS
+COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
 'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 
-COMMENT ON TABLE safe_backfill_job IS
+COMMENT ON TABLE @extschema@.safe_backfill_job IS
 'One row per job and leaf table: what is filled, how far, since when. Written by the extension alone; a role sees the jobs of tables it may select from.';
-COMMENT ON COLUMN safe_backfill_job.job_id IS 'number of the job; calls that resume one another share it';
-COMMENT ON COLUMN safe_backfill_job.table_name IS 'the leaf table: the table itself, a partition or a child';
-COMMENT ON COLUMN safe_backfill_job.root_table IS 'the table that was named in the CALL';
-COMMENT ON COLUMN safe_backfill_job.column_name IS 'the column being filled';
-COMMENT ON COLUMN safe_backfill_job.column_number IS 'its number in the root table';
-COMMENT ON COLUMN safe_backfill_job.filling IS '{"constant": text of the value} or {"expression": SQL}';
-COMMENT ON COLUMN safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
-COMMENT ON COLUMN safe_backfill_job.batch_size IS 'most rows of a batch';
-COMMENT ON COLUMN safe_backfill_job.state IS 'pending, running, completed (verified), incomplete (rows refused or new ones kept coming), dropped (the leaf was, meanwhile), superseded (by a CALL with another filling)';
-COMMENT ON COLUMN safe_backfill_job.file_node IS 'the file that the block numbers belong to, as in pg_class.relfilenode';
-COMMENT ON COLUMN safe_backfill_job.next_block IS 'all blocks before this one are done';
-COMMENT ON COLUMN safe_backfill_job.end_block IS 'blocks of the table when the job began with it';
-COMMENT ON COLUMN safe_backfill_job.rows_filled IS 'rows filled and committed';
-COMMENT ON COLUMN safe_backfill_job.rows_hot IS 'of those, by HOT updates, which touch no index';
-COMMENT ON COLUMN safe_backfill_job.batches IS 'batches committed';
-COMMENT ON COLUMN safe_backfill_job.wal_bytes IS 'bytes of WAL written by the batches';
-COMMENT ON COLUMN safe_backfill_job.active_time IS 'time spent in batches, over all calls';
-COMMENT ON COLUMN safe_backfill_job.role IS 'the session user of the last CALL';
-COMMENT ON COLUMN safe_backfill_job.pid IS 'process of the last CALL';
-COMMENT ON COLUMN safe_backfill_job.created_at IS 'when the job was created';
-COMMENT ON COLUMN safe_backfill_job.started_at IS 'when the last CALL began with this table';
-COMMENT ON COLUMN safe_backfill_job.updated_at IS 'when the last batch was committed';
-COMMENT ON COLUMN safe_backfill_job.finished_at IS 'when the job was done with this table';
-COMMENT ON SEQUENCE safe_backfill_job_id IS 'Numbers for safe_backfill_job.job_id.';
-COMMENT ON POLICY safe_backfill_job_readers ON safe_backfill_job IS 'A role sees the jobs of tables it may select from.';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.system_identifier IS 'the cluster whose jobs these are: its system identifier as pg_control_system() gives it; rows that replication copied from another cluster are ignored';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.job_id IS 'number of the job; calls that resume one another share it';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.table_name IS 'the leaf table: the table itself, a partition or a child';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.root_table IS 'the table that was named in the CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.column_name IS 'the column being filled';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.column_number IS 'its number in the root table';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.filling IS '{"constant": text of the value} or {"expression": SQL}';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a batch';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'pending, running, completed (verified), incomplete (rows refused or new ones kept coming), dropped (the leaf was, meanwhile), superseded (by a CALL with another filling)';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.file_node IS 'the file that the block numbers belong to, as in pg_class.relfilenode';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.next_block IS 'all blocks before this one are done';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.end_block IS 'blocks of the table when the job began with it';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.rows_filled IS 'rows filled and committed';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.rows_hot IS 'of those, by HOT updates, which touch no index';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.batches IS 'batches committed';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.wal_bytes IS 'bytes of WAL written by the batches';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.active_time IS 'time spent in batches, over all calls';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the session user of the last CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process of the last CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.created_at IS 'when the job was created';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.started_at IS 'when the last CALL began with this table';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.updated_at IS 'when the last batch was committed';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.finished_at IS 'when the job was done with this table';
+COMMENT ON SEQUENCE @extschema@.safe_backfill_job_id IS 'Numbers for safe_backfill_job.job_id.';
+COMMENT ON POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job IS 'A role sees the jobs of tables it may select from.';
 
-COMMENT ON VIEW safe_backfill_progress IS
+COMMENT ON VIEW @extschema@.safe_backfill_progress IS
 'How each job stands, one row per leaf table. Watch it with \watch in psql.';
-COMMENT ON COLUMN safe_backfill_progress.state IS 'as in safe_backfill_job, or interrupted: unfinished, and no process works on it; the same CALL resumes it';
-COMMENT ON COLUMN safe_backfill_progress.percent IS 'share of the table''s blocks that is done, 0 to 100';
-COMMENT ON COLUMN safe_backfill_progress.rows_per_second IS 'rows filled per second of active time';
-COMMENT ON COLUMN safe_backfill_progress.time_left IS 'at the speed so far';
-COMMENT ON COLUMN safe_backfill_progress.hot_percent IS 'share of the rows filled by HOT updates, 0 to 100';
-COMMENT ON COLUMN safe_backfill_progress.pid IS 'the process that works on the job now, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_job, or interrupted: unfinished, and no process works on it; the same CALL resumes it';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is done, 0 to 100';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_per_second IS 'rows filled per second of active time';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.time_left IS 'at the speed so far';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.hot_percent IS 'share of the rows filled by HOT updates, 0 to 100';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.pid IS 'the process that works on the job now, or NULL';

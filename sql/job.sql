@@ -1,57 +1,72 @@
 -- The jobs: written by the extension alone, read by whoever may read the table that a job fills.
 
-CREATE SEQUENCE safe_backfill_job_id AS bigint;
+-- Names of functions, operators and types have their schema: others may have made some of the same name that fit better.
+-- IN, BETWEEN, LIKE, NULLIF, JOIN USING, CASE x WHEN y and IS DISTINCT FROM are not used: they look for an operator too.
 
-CREATE TABLE safe_backfill_job (
-    job_id         bigint      NOT NULL,
-    table_name     regclass    NOT NULL,
-    root_table     regclass    NOT NULL,
-    column_name    name        NOT NULL,
-    column_number  smallint    NOT NULL,
-    filling        jsonb       NOT NULL,
-    filter         text,
-    batch_size     integer     NOT NULL,
-    state          text        NOT NULL DEFAULT 'pending'
-                   CHECK (state IN ('pending', 'running', 'completed', 'incomplete', 'dropped', 'superseded')),
-    file_node      oid,
-    next_block     bigint      NOT NULL DEFAULT 0,
-    end_block      bigint      NOT NULL DEFAULT 0,
-    rows_filled    bigint      NOT NULL DEFAULT 0,
-    rows_hot       bigint      NOT NULL DEFAULT 0,
-    batches        bigint      NOT NULL DEFAULT 0,
-    wal_bytes      bigint      NOT NULL DEFAULT 0,
-    active_time    interval    NOT NULL DEFAULT '0',
-    role           regrole     NOT NULL,
-    pid            integer,
-    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    started_at     timestamptz,
-    updated_at     timestamptz,
-    finished_at    timestamptz,
-    PRIMARY KEY (job_id, table_name)
+CREATE SEQUENCE @extschema@.safe_backfill_job_id AS bigint;
+
+CREATE TABLE @extschema@.safe_backfill_job (
+    system_identifier pg_catalog.int8        NOT NULL,
+    job_id            pg_catalog.int8        NOT NULL,
+    table_name        pg_catalog.regclass    NOT NULL,
+    root_table        pg_catalog.regclass    NOT NULL,
+    column_name       pg_catalog.name        NOT NULL,
+    column_number     pg_catalog.int2        NOT NULL,
+    filling           pg_catalog.jsonb       NOT NULL,
+    filter            pg_catalog.text,
+    batch_size        pg_catalog.int4        NOT NULL,
+    state             pg_catalog.text        NOT NULL DEFAULT 'pending'
+                      CHECK (state OPERATOR(pg_catalog.=) ANY
+                          (ARRAY['pending', 'running', 'completed', 'incomplete', 'dropped', 'superseded']
+                           ::pg_catalog.text[])),
+    file_node         pg_catalog.oid,
+    next_block        pg_catalog.int8        NOT NULL DEFAULT 0,
+    end_block         pg_catalog.int8        NOT NULL DEFAULT 0,
+    rows_filled       pg_catalog.int8        NOT NULL DEFAULT 0,
+    rows_hot          pg_catalog.int8        NOT NULL DEFAULT 0,
+    batches           pg_catalog.int8        NOT NULL DEFAULT 0,
+    wal_bytes         pg_catalog.int8        NOT NULL DEFAULT 0,
+    active_time       pg_catalog.interval    NOT NULL DEFAULT '0',
+    role              pg_catalog.regrole     NOT NULL,
+    pid               pg_catalog.int4,
+    created_at        pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    started_at        pg_catalog.timestamptz,
+    updated_at        pg_catalog.timestamptz,
+    finished_at       pg_catalog.timestamptz,
+    PRIMARY KEY (system_identifier, job_id, table_name)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX safe_backfill_job_root_table_idx ON safe_backfill_job (root_table, column_number);
+CREATE INDEX safe_backfill_job_root_table_idx ON @extschema@.safe_backfill_job (root_table, column_number);
 
-ALTER TABLE safe_backfill_job ENABLE ROW LEVEL SECURITY;
+ALTER TABLE @extschema@.safe_backfill_job ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY safe_backfill_job_readers ON safe_backfill_job FOR SELECT
-    USING (has_table_privilege(table_name::oid, 'SELECT') OR has_table_privilege(root_table::oid, 'SELECT'));
+CREATE POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job FOR SELECT
+    USING (pg_catalog.has_table_privilege(table_name::pg_catalog.oid, 'SELECT'::pg_catalog.text)
+           OR pg_catalog.has_table_privilege(root_table::pg_catalog.oid, 'SELECT'::pg_catalog.text));
 
-GRANT SELECT ON safe_backfill_job TO PUBLIC;
+GRANT SELECT ON @extschema@.safe_backfill_job TO PUBLIC;
 
-CREATE VIEW safe_backfill_progress WITH (security_invoker = true) AS
+CREATE VIEW @extschema@.safe_backfill_progress WITH (security_invoker = true) AS
 SELECT job_id,
        root_table,
        table_name,
        column_name,
-       CASE WHEN unfinished AND NOT alive THEN 'interrupted' ELSE state END AS state,
-       round((100 * share)::numeric, 1) AS percent,
+       CASE WHEN unfinished AND NOT alive THEN 'interrupted'::pg_catalog.text ELSE state END AS state,
+       pg_catalog.round((100::pg_catalog.float8 OPERATOR(pg_catalog.*) share)::pg_catalog.numeric, 1) AS percent,
        rows_filled,
        batches,
-       round((rows_filled / nullif(seconds, 0))::numeric) AS rows_per_second,
-       CASE WHEN NOT unfinished THEN interval '0'
-            WHEN share > 0 THEN date_trunc('second', active_time * ((1 - share) / share)) END AS time_left,
-       round(100.0 * rows_hot / nullif(rows_filled, 0), 1) AS hot_percent,
+       CASE WHEN seconds OPERATOR(pg_catalog.<>) 0::pg_catalog.float8
+            THEN pg_catalog.round((rows_filled::pg_catalog.float8 OPERATOR(pg_catalog./) seconds)::pg_catalog.numeric)
+       END AS rows_per_second,
+       CASE WHEN NOT unfinished THEN '0'::pg_catalog.interval
+            WHEN share OPERATOR(pg_catalog.>) 0::pg_catalog.float8
+            THEN pg_catalog.date_trunc('second'::pg_catalog.text, active_time OPERATOR(pg_catalog.*)
+                     ((1::pg_catalog.float8 OPERATOR(pg_catalog.-) share) OPERATOR(pg_catalog./) share))
+       END AS time_left,
+       CASE WHEN rows_filled OPERATOR(pg_catalog.<>) 0::pg_catalog.int8
+            THEN pg_catalog.round((100.0 OPERATOR(pg_catalog.*) rows_hot::pg_catalog.numeric)
+                                  OPERATOR(pg_catalog./) rows_filled::pg_catalog.numeric, 1)
+       END AS hot_percent,
        CASE WHEN unfinished AND alive THEN pid END AS pid,
        wal_bytes,
        active_time,
@@ -60,17 +75,26 @@ SELECT job_id,
        finished_at
 FROM (
     SELECT j.*,
-           j.state IN ('pending', 'running') AS unfinished,
-           EXISTS (SELECT FROM pg_locks l
-                   WHERE l.locktype = 'object' AND l.classid = 'pg_class'::regclass
-                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-                   AND l.objid = j.root_table::oid AND l.objsubid = j.column_number
-                   AND l.granted AND l.pid = j.pid) AS alive,
-           CASE WHEN j.state IN ('completed', 'incomplete', 'dropped') THEN 1.0
-                WHEN j.end_block > 0 THEN least(1.0, j.next_block::float8 / j.end_block)
-                ELSE 0.0 END AS share,
-           extract(epoch FROM j.active_time)::float8 AS seconds
-    FROM safe_backfill_job j
+           j.state OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'running']::pg_catalog.text[]) AS unfinished,
+           EXISTS (SELECT FROM pg_catalog.pg_locks l
+                   WHERE l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text
+                   AND l.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+                   AND l.database OPERATOR(pg_catalog.=)
+                       (SELECT d.oid FROM pg_catalog.pg_database d
+                        WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+                   AND l.objid OPERATOR(pg_catalog.=) j.root_table::pg_catalog.oid
+                   AND l.objsubid OPERATOR(pg_catalog.=) j.column_number
+                   AND l.granted AND l.pid OPERATOR(pg_catalog.=) j.pid) AS alive,
+           CASE WHEN j.state OPERATOR(pg_catalog.=)
+                     ANY (ARRAY['completed', 'incomplete', 'dropped']::pg_catalog.text[]) THEN 1::pg_catalog.float8
+                WHEN j.end_block OPERATOR(pg_catalog.>) 0::pg_catalog.int8
+                THEN least(1::pg_catalog.float8,
+                           j.next_block::pg_catalog.float8 OPERATOR(pg_catalog./) j.end_block::pg_catalog.float8)
+                ELSE 0::pg_catalog.float8 END AS share,
+           extract(epoch FROM j.active_time)::pg_catalog.float8 AS seconds
+    FROM @extschema@.safe_backfill_job j
+    -- Replication may have copied rows of another cluster.
+    WHERE j.system_identifier OPERATOR(pg_catalog.=) (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s)
 ) job;
 
-GRANT SELECT ON safe_backfill_progress TO PUBLIC;
+GRANT SELECT ON @extschema@.safe_backfill_progress TO PUBLIC;

@@ -16,8 +16,9 @@ use crate::target::Target;
 
 /// `safe_backfill` with a value given as an untyped literal or as text: read as the column's type reads literals.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_backfill(table_name regclass, column_name name, value text,
-                               batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
+CREATE PROCEDURE @extschema@.safe_backfill(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.text,
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -31,8 +32,9 @@ fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepor
 
 /// `safe_backfill` with a value of any type: converted as an INSERT into the column would.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_backfill(table_name regclass, column_name name, value anyelement,
-                               batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
+CREATE PROCEDURE @extschema@.safe_backfill(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.anyelement,
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -47,8 +49,9 @@ fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepo
 
 /// `safe_backfill_using`: a value computed for each row.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_backfill_using(table_name regclass, column_name name, expression text,
-                                     batch_size integer DEFAULT 10000, filter text DEFAULT NULL)
+CREATE PROCEDURE @extschema@.safe_backfill_using(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, expression pg_catalog.text,
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -61,8 +64,9 @@ fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepo
 
 /// `safe_add_column` without a default, or with one that is read as the column's type reads literals.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_add_column(table_name regclass, column_name name, column_type text,
-                                 default_value text DEFAULT NULL)
+CREATE PROCEDURE @extschema@.safe_add_column(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, column_type pg_catalog.text,
+    default_value pg_catalog.text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_add_column_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -75,8 +79,9 @@ fn safe_add_column_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRep
 
 /// `safe_add_column` with a default of any type: converted as an INSERT into the column would.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_add_column(table_name regclass, column_name name, column_type text,
-                                 default_value anyelement)
+CREATE PROCEDURE @extschema@.safe_add_column(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, column_type pg_catalog.text,
+    default_value pg_catalog.anyelement)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_add_column_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -91,7 +96,8 @@ fn safe_add_column_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRe
 
 /// `safe_set_not_null`: a NOT VALID check, its validation, SET NOT NULL.
 #[pg_extern(sql = r#"
-CREATE PROCEDURE safe_set_not_null(table_name regclass, column_name name)
+CREATE PROCEDURE @extschema@.safe_set_not_null(
+    table_name pg_catalog.regclass, column_name pg_catalog.name)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_set_not_null(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
