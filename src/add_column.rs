@@ -13,7 +13,7 @@ use crate::pg::parse;
 use crate::pg::spi::{self, argument, quote, quote_literal};
 use crate::pg::transaction::commit_after;
 use crate::pg::value::{ColumnType, Constant};
-use crate::relation::{Relation, require_alterable, tree_oids};
+use crate::relation::{Relation, require_alterable, require_owned, tree_oids};
 
 /// A column to be added, found to need no rewrite.
 pub struct Request {
@@ -120,6 +120,7 @@ fn add(request: &Request) -> Result<bool, Error> {
         table_name: &request.table.name,
         tables: &tables,
         lock: Some(TableLock::AccessExclusive),
+        permit: require_owned,
     };
     ddl::run(&locks, || {
         let table = Relation::look_up(request.table.oid)?;

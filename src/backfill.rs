@@ -1,21 +1,27 @@
 //! A run, from the first window of the first leaf to the last message.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::filling::Filling;
-use crate::job::{End, Job};
+use crate::job::Job;
 use crate::leaf::Leaf;
 use crate::outturn::Leftover;
-use crate::pg::message;
 use crate::pg::spi::{self, argument};
 use crate::pg::transaction::commit_after;
+use crate::pg::{message, usage};
 use crate::prepared::Plan;
 use crate::progress::{Report, Sizes};
 use crate::target::Target;
 
 /// How often all leaves of a tree are looked at before the run ends, though rows were to be filled every time.
 const MOST_LOOKS: u32 = 5;
+
+/// How often a leaf is tried that another run is working on.
+const BUSY_POLL: Duration = Duration::from_millis(200);
 
 /// Batches are at least one row and at most this.
 pub const LARGEST_BATCH: i32 = 1_000_000;
@@ -72,10 +78,8 @@ pub fn run(request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     say_default(target);
-    let (job, before) = commit_after(|| {
-        let job = Job::open(target, &request.filling, request.batch_size)?;
-        Ok((job, sizes(&target.leaves)))
-    })?;
+    let job = Job::open(target, &request.filling, request.batch_size)?;
+    let before = commit_after(|| Ok(sizes(&target.leaves)))?;
     let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
     let mut report = Report::new(&target.table_name, blocks);
     let plan = Plan {
@@ -102,11 +106,8 @@ fn fill_leaves(
     let leftovers = loop {
         looks += 1;
         let rows_before = report.rows();
-        let mut leftovers = vec![];
-        for &leaf in &leaves {
-            leftovers.extend(fill_leaf(plan, report, leaf)?);
-        }
-        let now = commit_after(|| leaves_now(request, plan.job, &leaves))?;
+        let leftovers = fill_each(plan, report, &leaves)?;
+        let now = commit_after(|| leaves_now(&request.target))?;
         let is_one_table = now == [plan.target.table];
         let filled = report.rows() - rows_before;
         let settled = now == leaves && (is_one_table || filled == 0);
@@ -123,6 +124,45 @@ fn fill_leaves(
     Ok(leaves)
 }
 
+/// Fills each leaf once; those that another run is working on come last, when that has let go of them.
+fn fill_each(
+    plan: &Plan<'_>,
+    report: &mut Report,
+    leaves: &[pg_sys::Oid],
+) -> Result<Vec<Leftover>, Error> {
+    let mut leftovers = vec![];
+    let mut busy = VecDeque::new();
+    for &leaf in leaves {
+        match fill_leaf(plan, report, leaf)? {
+            Filled::Done(leftover) => leftovers.extend(leftover),
+            Filled::Busy(_) => busy.push_back(leaf),
+        }
+    }
+    let mut said = false;
+    while let Some(leaf) = busy.pop_front() {
+        match fill_leaf(plan, report, leaf)? {
+            Filled::Done(leftover) => leftovers.extend(leftover),
+            Filled::Busy(error) => {
+                busy.push_back(leaf);
+                if !said {
+                    said = true;
+                    say_waiting(&error);
+                }
+                usage::rest(BUSY_POLL);
+            }
+        }
+    }
+    Ok(leftovers)
+}
+
+fn say_waiting(error: &Error) {
+    message::notice_with(
+        format!("{error}; waiting for it to end"),
+        error.detail(),
+        None,
+    );
+}
+
 fn warn_of_moving_rows(target: &Target, filled: u64) {
     message::warning(
         format!(
@@ -133,37 +173,35 @@ fn warn_of_moving_rows(target: &Target, filled: u64) {
     );
 }
 
-fn fill_leaf(
-    plan: &Plan<'_>,
-    report: &mut Report,
-    leaf: pg_sys::Oid,
-) -> Result<Option<Leftover>, Error> {
+/// What became of a leaf.
+enum Filled {
+    /// It is done, but for rows that are left.
+    Done(Option<Leftover>),
+    /// Another run is working on it.
+    Busy(Error),
+}
+
+fn fill_leaf(plan: &Plan<'_>, report: &mut Report, leaf: pg_sys::Oid) -> Result<Filled, Error> {
+    let is_named = leaf == plan.target.table;
     match Leaf::open(plan, report, leaf).and_then(Leaf::fill) {
         // A partition may go; what matters is the table that was named.
-        Err(Error::TableDropped { .. }) if leaf != plan.target.table => commit_after(|| {
-            plan.job.finish_leaf(leaf, End::Dropped);
-            Ok(None)
-        }),
-        outturn => Ok(outturn?.leftover),
+        Err(Error::TableDropped { .. }) if !is_named => {
+            plan.job.drop_leaf(leaf)?;
+            Ok(Filled::Done(None))
+        }
+        Err(error @ Error::AlreadyRunning { .. }) if !is_named => Ok(Filled::Busy(error)),
+        outturn => Ok(Filled::Done(outturn?.leftover)),
     }
 }
 
-/// The leaves that the target has now; those that are new to the job are added to it.
-fn leaves_now(
-    request: &Request,
-    job: &Job,
-    known: &[pg_sys::Oid],
-) -> Result<Vec<pg_sys::Oid>, Error> {
-    let target = &request.target;
+/// The leaves that the target has now.
+fn leaves_now(target: &Target) -> Result<Vec<pg_sys::Oid>, Error> {
     let now = Target::prove(target.table, &target.column).map_err(|error| match error {
         Error::NoTable { .. } => Error::TableDropped {
             table: target.table_name.clone(),
         },
         error => error,
     })?;
-    for &leaf in now.leaves.iter().filter(|leaf| !known.contains(leaf)) {
-        job.add_leaf(leaf, &now, &request.filling, request.batch_size)?;
-    }
     Ok(now.leaves)
 }
 

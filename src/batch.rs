@@ -12,7 +12,7 @@ use crate::pace::Pace;
 use crate::pg::heap::{Column, Growth, Table};
 use crate::pg::transaction::{self, Attempt};
 use crate::pg::{settings, usage};
-use crate::statements::{LeafStatements, Updated};
+use crate::statements::{Busy, LeafStatements, Updated};
 use crate::sweep::{Tid, Window};
 
 /// What a batch needs to know of the table it works on, for the length of its transaction.
@@ -27,6 +27,8 @@ pub struct Ground<'a> {
     pub growth: Growth,
     /// An update of the column needs the row's key lock.
     pub key: bool,
+    /// How statements of several rows treat those that others hold.
+    pub busy: Busy,
     /// The statements for it.
     pub statements: &'a LeafStatements,
     /// What goes into the column.
@@ -42,6 +44,8 @@ pub struct Limits {
     pub time: Duration,
     /// Longest wait for one row lock.
     pub lock: Duration,
+    /// Longest statement of several rows that may wait for one of them while it holds others.
+    pub slow: Duration,
 }
 
 /// What became of a batch.
@@ -55,6 +59,8 @@ pub struct Outcome {
     pub pass_ended: bool,
     /// The last statement met a lock and was undone.
     pub locked: bool,
+    /// A statement of several rows took so long that the application could have looked for deadlocks meanwhile.
+    pub slow: bool,
     /// The last subtransaction that wrote anything.
     pub id: Option<pg_sys::TransactionId>,
 }
@@ -107,15 +113,20 @@ pub fn fill(
             break;
         }
         let statement_began = Instant::now();
-        let update = || ground.statements.update(&tids, ground.filling);
-        match attempt_update(ground, limits.lock, update) {
+        let busy = match outcome.slow {
+            true => Busy::Skipped,
+            false => ground.busy,
+        };
+        match attempt_update(ground, &tids, busy, limits.lock) {
             Attempt::Done(written) => {
+                let spent = statement_began.elapsed();
                 window.tried(&tids);
                 outcome.add(written);
+                outcome.slow |= tids.len() > 1 && spent > limits.slow;
                 own_ids += u32::from(written.id.is_some());
                 done += tids.len();
-                pace.learn(tids.len(), statement_began.elapsed(), limits.time);
-                be_courteous(courtesy, statement_began.elapsed());
+                pace.learn(tids.len(), spent, limits.time);
+                be_courteous(courtesy, spent);
             }
             Attempt::Locked => {
                 window.undone(&tids);
@@ -146,8 +157,7 @@ fn be_courteous(courtesy: &mut Courtesy, spent: Duration) {
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.
 pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcome> {
     let wal = usage::wal_bytes();
-    let update = || ground.statements.update_waiting(tid, ground.filling);
-    match attempt_update(ground, lock, update) {
+    match attempt_update(ground, &[tid], Busy::Awaited, lock) {
         Attempt::Done(written) => {
             let mut outcome = Outcome {
                 pass_ended: true,
@@ -164,14 +174,15 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
 /// Runs one UPDATE in a subtransaction, waiting this long for each lock.
 fn attempt_update(
     ground: &Ground<'_>,
+    tids: &[Tid],
+    busy: Busy,
     lock: Duration,
-    update: impl FnOnce() -> Updated,
 ) -> Attempt<Written> {
     settings::set_local_lock_timeout(lock);
     ground.statements.check_at_once();
     transaction::attempt(|| {
         let hot = usage::hot_updates(ground.oid);
-        let updated = update();
+        let updated = ground.statements.update(tids, ground.filling, busy);
         Written {
             updated,
             hot: (usage::hot_updates(ground.oid) - hot).max(0).unsigned_abs(),

@@ -1,4 +1,4 @@
-//! One DDL statement under a short lock timeout, retried.
+//! One statement that needs locks on tables, under a short lock timeout, retried.
 //!
 //! A statement that waits for an ACCESS EXCLUSIVE lock makes everyone who comes later wait behind it. So it waits for a
 //! short time only; then it leaves the queue, lets everyone through, and tries again later.
@@ -14,7 +14,6 @@ use crate::pg::lock::{TableLock, lock_table, try_lock_table};
 use crate::pg::spi::{self, argument};
 use crate::pg::transaction::{Attempt, attempt, commit_after};
 use crate::pg::{message, settings as pg_settings, usage};
-use crate::relation::require_owned;
 use crate::settings;
 
 /// The tables that a statement works on.
@@ -25,6 +24,8 @@ pub struct Locks<'a> {
     pub tables: &'a [pg_sys::Oid],
     /// How strongly all of them are locked; `None` if the statement only reads, and takes what locks it needs itself.
     pub lock: Option<TableLock>,
+    /// Asked before each attempt: whether the current user may lock the tables.
+    pub permit: fn(&[pg_sys::Oid]) -> Result<(), Error>,
 }
 
 /// Runs `statement` with the locks, in a transaction of its own, as often as it takes to get them.
@@ -33,7 +34,7 @@ pub struct Locks<'a> {
 /// What it relies on may have changed since the caller looked, for the locks may have come late: it looks again.
 ///
 /// # Errors
-/// [`Error::LockNotAvailable`] when `lock_retry_limit` is reached, [`Error::NotOwner`], and those of `statement`.
+/// [`Error::LockNotAvailable`] when `lock_retry_limit` is reached, and those of `permit` and `statement`.
 pub fn run<T>(
     locks: &Locks<'_>,
     mut statement: impl FnMut() -> Result<T, Error>,
@@ -83,7 +84,7 @@ fn try_for_a_while<T>(
     loop {
         let left = limit.saturating_sub(began.elapsed());
         let attempted = commit_after(|| {
-            require_owned(locks.tables)?;
+            (locks.permit)(locks.tables)?;
             match attempt(|| take_and_run(locks, first, left, statement)) {
                 Attempt::Done(result) => result.map(Ok),
                 Attempt::Locked => Ok(Err(holders(locks))),

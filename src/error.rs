@@ -1,5 +1,7 @@
 //! Everything that can go wrong, and how a user is told: SQLSTATE, message, DETAIL, HINT.
 
+use std::fmt;
+
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -135,14 +137,14 @@ pub enum Error {
         pid: Option<i32>,
     },
     /// The column is not what it was when the run began.
-    #[error("column \"{column}\" of table \"{table}\" was {change} meanwhile")]
+    #[error("column \"{column}\" of table \"{table}\" was {change} during the call")]
     ColumnChanged {
         table: String,
         column: String,
-        change: &'static str,
+        change: Change,
     },
     /// The table was dropped between two batches.
-    #[error("table \"{table}\" was dropped meanwhile")]
+    #[error("table \"{table}\" was dropped during the call")]
     TableDropped { table: String },
     /// Other transactions never let go of their rows.
     #[error(
@@ -156,9 +158,42 @@ pub enum Error {
     /// The job tables of the extension are not there.
     #[error("extension \"pg_safe_backfill\" is not installed in this database")]
     NotInstalled,
+    /// The job tables of the extension went away while a CALL was using them.
+    #[error("extension \"pg_safe_backfill\" was dropped during the call")]
+    ExtensionDropped,
+    /// A publication names the job table.
+    #[error("table \"safe_backfill_job\" is published by publication \"{publication}\"")]
+    JobTablePublished { publication: String, table: String },
+    /// Triggers that an UPDATE of the named table would fire, and UPDATEs of its leaves do not.
+    #[error("table \"{table}\" has a statement-level UPDATE trigger \"{trigger}\"")]
+    StatementTrigger { table: String, trigger: String },
     /// What the job table holds cannot be read.
     #[error("could not read the stored job: {0}")]
     StoredJob(#[from] serde_json::Error),
+}
+
+/// What became of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was dropped.
+    Dropped,
+    /// It was renamed.
+    Renamed,
+    /// It was given another type.
+    Altered,
+    /// It was dropped, and another one made of that name.
+    Replaced,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Change::Dropped => "dropped",
+            Change::Renamed => "renamed",
+            Change::Altered => "altered",
+            Change::Replaced => "replaced by another of that name",
+        })
+    }
 }
 
 const RESUME: &str =
@@ -181,6 +216,7 @@ impl Error {
             | Error::OtherSessionsTable { .. }
             | Error::AccessMethod { .. }
             | Error::UpdateRule { .. }
+            | Error::StatementTrigger { .. }
             | Error::SystemColumn { .. }
             | Error::PartitionKey { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::NotOwner { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -198,7 +234,9 @@ impl Error {
             Error::NotAnExpression { .. } => ERRCODE_SYNTAX_ERROR,
             Error::AlreadyRunning { .. } => ERRCODE_OBJECT_IN_USE,
             Error::RowsLocked { .. } => ERRCODE_LOCK_NOT_AVAILABLE,
-            Error::NotInstalled => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::NotInstalled | Error::ExtensionDropped | Error::JobTablePublished { .. } => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             Error::StoredJob(_) => ERRCODE_DATA_CORRUPTED,
         }
     }
@@ -239,6 +277,13 @@ impl Error {
                 holders: Some(holders),
                 ..
             } => Some(format!("Locks are held by {holders}.")),
+            Error::StatementTrigger { .. } => Some(
+                "A backfill updates each partition or child table by itself, which does not fire it.".into(),
+            ),
+            Error::JobTablePublished { .. } => Some(
+                "A subscriber without the extension could not apply its rows, and replication would stop.".into(),
+            ),
+            Error::ExtensionDropped => Some("All batches before this were committed.".into()),
             Error::PartitionKey { .. } => {
                 Some("Filling it would move rows between partitions.".into())
             }
@@ -278,6 +323,18 @@ impl Error {
                 "Only tables of the heap access method can be backfilled."
             }
             Error::UpdateRule { .. } => "Drop or disable the rule, or use a trigger in its place.",
+            Error::StatementTrigger { .. } => {
+                "Disable the trigger meanwhile, make it a row-level trigger, or call the procedure for each partition or child table by name."
+            }
+            Error::JobTablePublished { publication, table } => {
+                return Some(format!(
+                    "Take it out: ALTER PUBLICATION {} DROP TABLE {table};",
+                    crate::pg::spi::quote(publication)
+                ));
+            }
+            Error::ExtensionDropped => {
+                "Run CREATE EXTENSION pg_safe_backfill, then the same CALL again: it fills the rows that are left."
+            }
             Error::ComputedColumn { .. } => {
                 "PostgreSQL fills such a column by itself; there is nothing to backfill."
             }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::pg::parse;
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::value::{ColumnType, Constant};
-use crate::statements::{LeafName, LeafStatements, Triggers};
+use crate::statements::{Hazards, LeafName, LeafStatements};
 use crate::target::Target;
 
 /// What goes into the column, as a job stores it.
@@ -114,10 +114,11 @@ impl Filling {
     /// PostgreSQL's own, such as 42703, 42804, 42883 or 42P02.
     pub fn try_on(&self, target: &Target) -> Result<(), Error> {
         let name = LeafName {
+            oid: target.table,
             schema: target.schema.clone(),
             name: target.table_name.clone(),
         };
-        LeafStatements::prepare(&name, target, self, Triggers::default(), false);
+        LeafStatements::prepare(&name, target, self, Hazards::default());
         Ok(())
     }
 

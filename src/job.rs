@@ -1,50 +1,19 @@
 //! The job as it is stored, so that the same CALL goes on where the last one stopped.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::filling::{Filling, Recipe};
+use crate::home::Home;
 use crate::pg::lock::ColumnLock;
-use crate::pg::role::acting_as;
-use crate::pg::spi::{self, Statement, argument};
-use crate::pg::usage;
+use crate::pg::spi::{self, Row, Statement, argument};
+use crate::pg::transaction::commit_after;
+use crate::pg::{role, server, usage};
 use crate::target::Target;
-
-/// Where the extension's own tables are, and whose they are.
-#[derive(Debug, Clone)]
-struct Home {
-    schema: String,
-    owner: pg_sys::Oid,
-}
-
-impl Home {
-    fn find() -> Result<Self, Error> {
-        const HOME: &str = "
-            SELECT n.nspname::text, c.relowner
-            FROM pg_extension e
-            JOIN pg_namespace n ON n.oid = e.extnamespace
-            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'safe_backfill_job'
-            WHERE e.extname = 'pg_safe_backfill'";
-        let rows = spi::catalog(HOME, &[]);
-        let row = rows.first().ok_or(Error::NotInstalled)?;
-        let (Some(schema), Some(owner)) = (row.get::<String>(1), row.get(2)) else {
-            return Err(Error::NotInstalled);
-        };
-        Ok(Home {
-            schema: spi::quote(&schema),
-            owner,
-        })
-    }
-
-    /// Runs one statement on the extension's own tables, with their owner's rights; `@` stands for their schema.
-    fn execute(&self, sql: &str, arguments: &[spi::Argument]) -> spi::Rows {
-        acting_as(self.owner, || {
-            spi::execute(&sql.replace('@', &self.schema), arguments)
-        })
-    }
-}
 
 /// How far a job has come with one leaf table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,136 +60,273 @@ pub struct Progress {
     pub wal: u64,
 }
 
+impl Progress {
+    /// Adds what another batch did.
+    pub fn add(&mut self, other: &Progress) {
+        self.rows += other.rows;
+        self.hot += other.hot;
+        self.batches += other.batches;
+        self.wal += other.wal;
+    }
+}
+
+/// Where a run begins, or begins again, with a leaf table.
+#[derive(Debug)]
+pub struct Start {
+    /// The first block, and the file it is a block of.
+    pub position: Position,
+    /// How many blocks the table has.
+    pub end_block: u32,
+}
+
 /// A job: one CALL, or several that take it up from each other.
+///
+/// Nothing is stored before [`Job::begin`], which is part of the first transaction that has done something.
 pub struct Job {
-    /// Its number.
-    pub id: i64,
     home: Home,
-    record: Statement,
+    what: What,
+    /// Its number, once it is stored.
+    id: Cell<Option<i64>>,
+    begun: Cell<bool>,
+    positions: RefCell<HashMap<pg_sys::Oid, Position>>,
+    record: RefCell<Option<Record>>,
+    /// A publication would send it to subscribers: nothing is stored before that has been stopped.
+    published: Cell<bool>,
+}
+
+/// What a job fills, with what, as it is stored.
+struct What {
+    root: pg_sys::Oid,
+    leaves: Vec<pg_sys::Oid>,
+    column: String,
+    number: i16,
+    filling: String,
+    filter: Option<String>,
+    batch_size: i32,
+}
+
+/// The statement that stores what a batch did, and the name of the table that it was prepared with.
+struct Record {
+    table_name: String,
+    statement: Statement,
 }
 
 const UNFINISHED: &str = "state IN ('pending', 'running')";
 
 impl Job {
-    /// Takes up the unfinished job for this column and filling, or starts a new one.
+    /// Finds the unfinished job for this column and filling, or makes a new one. Must be called between transactions.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`].
+    /// [`Error::NotInstalled`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
+    /// [`Error::LockNotAvailable`], [`Error::StoredJob`].
     pub fn open(target: &Target, filling: &Filling, batch_size: i32) -> Result<Self, Error> {
-        let home = Home::find()?;
-        let id = match find_unfinished(&home, target, filling)? {
-            Some(id) => id,
-            None => start_new(&home, target)?,
-        };
-        let record = acting_as(home.owner, || {
-            Statement::prepare(
-                &RECORD.replace('@', &home.schema),
-                &[
-                    pg_sys::INT8OID,
-                    pg_sys::OIDOID,
-                    pg_sys::INT8OID,
-                    pg_sys::INT8OID,
-                    pg_sys::INT8OID,
-                    pg_sys::INT8OID,
-                    pg_sys::INT8OID,
-                    pg_sys::INT8OID,
-                ],
-            )
-        });
-        let job = Job { id, home, record };
-        for &leaf in &target.leaves {
-            job.add_leaf(leaf, target, filling, batch_size)?;
-        }
-        Ok(job)
+        let home = commit_after(Home::find)?;
+        home.keep_unpublished()?;
+        let (id, positions) = home.patiently(|| {
+            let id = find_unfinished(&home, target, filling)?;
+            let positions = match id {
+                Some(id) => positions(&home, id)?,
+                None => HashMap::new(),
+            };
+            Ok((id, positions))
+        })?;
+        Ok(Job {
+            what: What {
+                root: target.table,
+                leaves: target.leaves.clone(),
+                column: target.column.clone(),
+                number: target.number,
+                filling: serde_json::to_string(&filling.recipe)?,
+                filter: filling.filter.clone(),
+                batch_size,
+            },
+            home,
+            id: Cell::new(id),
+            begun: Cell::new(false),
+            positions: RefCell::new(positions),
+            record: RefCell::new(None),
+            published: Cell::new(false),
+        })
     }
 
-    /// Adds a leaf table to the job, if it is not in it yet, and says that this backend works on it.
-    ///
-    /// # Errors
-    /// [`Error::StoredJob`].
-    pub fn add_leaf(
-        &self,
-        leaf: pg_sys::Oid,
-        target: &Target,
-        filling: &Filling,
-        batch_size: i32,
-    ) -> Result<(), Error> {
-        const ADD: &str = "
-            INSERT INTO @.safe_backfill_job AS j
-                (job_id, table_name, root_table, column_name, column_number, filling, filter, batch_size, role, pid)
-            VALUES ($1, $2::regclass, $3::regclass, $4::name, $5, $6::jsonb, $7, $8,
-                    (SELECT oid FROM pg_roles WHERE rolname = session_user)::regrole, $9)
-            ON CONFLICT (job_id, table_name) DO UPDATE
-            SET pid = excluded.pid, batch_size = excluded.batch_size, role = excluded.role";
-        self.home.execute(
-            ADD,
-            &[
-                argument(self.id),
-                argument(leaf),
-                argument(target.table),
-                argument(target.column.as_str()),
-                argument(target.number),
-                argument(serde_json::to_string(&filling.recipe)?),
-                argument(filling.filter.clone()),
-                argument(batch_size),
-                argument(usage::pid()),
-            ],
-        );
-        Ok(())
+    /// Where the extension's own tables are.
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 
     /// Where to go on with a leaf table.
     pub fn position(&self, leaf: pg_sys::Oid) -> Position {
-        let sql = format!(
-            "SELECT file_node, next_block, NOT ({UNFINISHED}) FROM @.safe_backfill_job
-             WHERE job_id = $1 AND table_name = $2"
-        );
-        let rows = self
-            .home
-            .execute(&sql, &[argument(self.id), argument(leaf)]);
-        let Some(row) = rows.first() else {
-            return Position::default();
-        };
-        let next_block: Option<i64> = row.get(2);
-        Position {
-            file_node: row.get(1),
-            next_block: next_block
-                .and_then(|block| u32::try_from(block).ok())
-                .unwrap_or(0),
-            finished: row.get(3).unwrap_or(false),
+        let positions = self.positions.borrow();
+        positions.get(&leaf).cloned().unwrap_or_default()
+    }
+
+    /// Whether the job can be stored in this transaction without waiting; locks the job table then.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn is_free(&self) -> Result<bool, Error> {
+        if !self.home.try_lock()? {
+            return Ok(false);
         }
+        self.published.set(self.home.is_published());
+        Ok(!self.published.get())
     }
 
-    /// Says that this backend begins, or begins again, with a leaf table.
-    pub fn start_leaf(&self, leaf: pg_sys::Oid, position: &Position, end_block: u32) {
-        const START: &str = "
-            UPDATE @.safe_backfill_job
-            SET state = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
-                file_node = $3, next_block = $4, end_block = $5
-            WHERE job_id = $1 AND table_name = $2";
-        self.home.execute(
-            START,
-            &[
-                argument(self.id),
-                argument(leaf),
-                argument(position.file_node),
-                argument(i64::from(position.next_block)),
-                argument(i64::from(end_block)),
-            ],
+    /// Does what [`Job::is_free`] has found to be necessary. Must be called between transactions.
+    ///
+    /// # Errors
+    /// Those of [`Home::keep_unpublished`].
+    pub fn keep_unpublished(&self) -> Result<(), Error> {
+        if self.published.take() {
+            self.home.keep_unpublished()?;
+        }
+        Ok(())
+    }
+
+    /// Runs `work`, which stores something, in a transaction of its own, waiting for the job table.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`], and those of `work`.
+    pub fn patiently<T>(&self, work: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        self.home.patiently(work)
+    }
+
+    /// Stores the job with all its leaf tables, unless that was done. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn begin(&self) -> Result<i64, Error> {
+        if let (Some(id), true) = (self.id.get(), self.begun.get()) {
+            return Ok(id);
+        }
+        let id = match self.id.get() {
+            Some(id) => id,
+            None => {
+                self.supersede()?;
+                self.next_id()?
+            }
+        };
+        self.add(id, &self.what.leaves)?;
+        Ok(id)
+    }
+
+    /// Tells that the transaction that began the job with this number goes through.
+    pub fn has_begun(&self, id: i64) {
+        self.id.set(Some(id));
+        self.begun.set(true);
+    }
+
+    /// Tells that a leaf table was verified, so that it will only have to be looked at again.
+    pub fn has_finished(&self, leaf: pg_sys::Oid) {
+        let mut positions = self.positions.borrow_mut();
+        positions.entry(leaf).or_default().finished = true;
+    }
+
+    fn supersede(&self) -> Result<(), Error> {
+        let sql = format!(
+            "UPDATE @ SET state = 'superseded', finished_at = clock_timestamp()
+             WHERE system_identifier = $1 AND root_table = $2 AND column_number = $3 AND {UNFINISHED}"
         );
+        let what = &self.what;
+        let arguments = [
+            argument(server::system_identifier()),
+            argument(what.root),
+            argument(what.number),
+        ];
+        self.home.execute(&sql, &arguments).map(drop)
     }
 
-    /// Adds what a batch did, and the time since the last one; part of the batch's transaction.
+    fn next_id(&self) -> Result<i64, Error> {
+        self.home
+            .execute(
+                "SELECT nextval($1::regclass)",
+                &[argument(self.home.sequence)],
+            )?
+            .first()
+            .and_then(|row| row.get(1))
+            .ok_or(Error::ExtensionDropped)
+    }
+
+    /// Adds leaf tables, those that are not in the job yet, and says that this backend works on all of them.
+    fn add(&self, id: i64, leaves: &[pg_sys::Oid]) -> Result<(), Error> {
+        const ADD: &str = "
+            INSERT INTO @ AS j
+                (system_identifier, job_id, table_name, root_table, column_name, column_number, filling, filter,
+                 batch_size, role, pid)
+            SELECT $1, $2, leaf::regclass, $4::regclass, $5::name, $6, $7::jsonb, $8, $9, $10::regrole, $11
+            FROM unnest($3) AS leaf
+            ON CONFLICT (system_identifier, job_id, table_name) DO UPDATE
+            SET pid = excluded.pid, batch_size = excluded.batch_size, role = excluded.role";
+        let what = &self.what;
+        let arguments = [
+            argument(server::system_identifier()),
+            argument(id),
+            argument(leaves.to_vec()),
+            argument(what.root),
+            argument(what.column.as_str()),
+            argument(what.number),
+            argument(what.filling.as_str()),
+            argument(what.filter.clone()),
+            argument(what.batch_size),
+            argument(role::session_user()),
+            argument(usage::pid()),
+        ];
+        self.home.execute(ADD, &arguments).map(drop)
+    }
+
+    /// Says that this backend begins, or begins again, with a leaf table; begins the job. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn start_leaf(&self, leaf: pg_sys::Oid, start: &Start) -> Result<i64, Error> {
+        const START: &str = "
+            UPDATE @
+            SET state = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
+                file_node = $4, next_block = $5, end_block = $6
+            WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3";
+        let id = self.begin()?;
+        // A partition may have been attached since.
+        if !self.what.leaves.contains(&leaf) {
+            self.add(id, &[leaf])?;
+        }
+        let arguments = [
+            argument(server::system_identifier()),
+            argument(id),
+            argument(leaf),
+            argument(start.position.file_node),
+            argument(i64::from(start.position.next_block)),
+            argument(i64::from(start.end_block)),
+        ];
+        self.home.execute(START, &arguments)?;
+        Ok(id)
+    }
+
+    /// Adds what batches did, and the time they took; part of a batch's transaction. `false` if somebody has the row
+    /// locked.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
     pub fn record(
         &self,
         leaf: pg_sys::Oid,
         next_block: u32,
         progress: &Progress,
         active: Duration,
-    ) {
-        acting_as(self.home.owner, || {
-            self.record.execute(&[
-                argument(self.id),
+    ) -> Result<bool, Error> {
+        let mut record = self.record.borrow_mut();
+        let table_name = self.home.table_name()?;
+        let record = match &mut *record {
+            Some(record) if record.table_name == table_name => record,
+            outdated => outdated.insert(Record {
+                statement: self.home.prepare(RECORD, &RECORD_TYPES)?,
+                table_name,
+            }),
+        };
+        let rows = self.home.run(
+            &record.statement,
+            &[
+                argument(server::system_identifier()),
+                argument(self.id.get()),
                 argument(leaf),
                 argument(i64::from(next_block)),
                 argument(progress.rows as i64),
@@ -228,97 +334,75 @@ impl Job {
                 argument(progress.batches as i64),
                 argument(progress.wal as i64),
                 argument(active.as_micros() as i64),
-            ]);
-        });
-    }
-
-    /// Says how a leaf table came out.
-    pub fn finish_leaf(&self, leaf: pg_sys::Oid, end: End) {
-        const FINISH: &str = "
-            UPDATE @.safe_backfill_job
-            SET state = $3, next_block = end_block, updated_at = clock_timestamp(), finished_at = clock_timestamp()
-            WHERE job_id = $1 AND table_name = $2";
-        self.home.execute(
-            FINISH,
-            &[argument(self.id), argument(leaf), argument(end.state())],
+            ],
         );
+        Ok(rows.processed() > 0)
     }
 
-    /// Who holds the xmin horizon back, described for a person, and what to do about it.
-    pub fn horizon_holder(&self) -> Option<(String, String)> {
-        let rows = self.home.execute(HORIZON_HOLDER, &[]);
-        let row = rows.first()?;
-        Some((row.get(1)?, row.get(2)?))
+    /// Says that a leaf table is gone, if the job has got as far as being stored.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`].
+    pub fn drop_leaf(&self, leaf: pg_sys::Oid) -> Result<(), Error> {
+        match self.id.get() {
+            Some(id) => self.patiently(|| self.finish_leaf(id, leaf, End::Dropped)),
+            None => Ok(()),
+        }
     }
 
-    /// Who holds locks on rows of `table` and has waited or worked longest, described for a person.
-    pub fn row_lock_holders(&self, table: pg_sys::Oid) -> Option<String> {
-        self.home
-            .execute(ROW_LOCK_HOLDERS, &[argument(table)])
-            .first()
-            .and_then(|row| row.get(1))
+    /// Says how a leaf table of job `id` came out.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn finish_leaf(&self, id: i64, leaf: pg_sys::Oid, end: End) -> Result<(), Error> {
+        const FINISH: &str = "
+            UPDATE @
+            SET state = $4, next_block = end_block, updated_at = clock_timestamp(), finished_at = clock_timestamp()
+            WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3";
+        let arguments = [
+            argument(server::system_identifier()),
+            argument(id),
+            argument(leaf),
+            argument(end.state()),
+        ];
+        self.home.execute(FINISH, &arguments).map(drop)
     }
 }
 
 const RECORD: &str = "
-    UPDATE @.safe_backfill_job
-    SET next_block = greatest(next_block, $3), rows_filled = rows_filled + $4, rows_hot = rows_hot + $5,
-        batches = batches + $6, wal_bytes = wal_bytes + $7,
-        active_time = active_time + $8 * interval '1 microsecond', updated_at = clock_timestamp()
-    WHERE job_id = $1 AND table_name = $2";
+    UPDATE @
+    SET next_block = greatest(next_block, $4), rows_filled = rows_filled + $5, rows_hot = rows_hot + $6,
+        batches = batches + $7, wal_bytes = wal_bytes + $8,
+        active_time = active_time + $9 * interval '1 microsecond', updated_at = clock_timestamp()
+    WHERE ctid = (SELECT ctid FROM @ WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
+                  FOR NO KEY UPDATE SKIP LOCKED)";
 
-/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
-const HORIZON_HOLDER: &str = "
-    SELECT description, hint FROM (
-        SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
-               CASE backend_type WHEN 'walsender'
-                    THEN format('the standby or replication client of process %s (%s)', pid, application_name)
-                    ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
-                                application_name, usename, date_trunc('second', clock_timestamp() - xact_start))
-               END AS description,
-               CASE backend_type WHEN 'walsender' THEN 'Turn off hot_standby_feedback there while the backfill runs.'
-                    ELSE 'End that transaction, or go on: rows are filled all the same, at the cost of a plain UPDATE.'
-               END AS hint
-        FROM pg_stat_activity
-        WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-        AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
-        AND (backend_type = 'walsender'
-             OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
-        UNION ALL
-        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared),
-               'End it with COMMIT PREPARED or ROLLBACK PREPARED.'
-        FROM pg_prepared_xacts WHERE database = current_database()
-        UNION ALL
-        SELECT age(xmin), format('replication slot \"%s\"', slot_name),
-               'Let its consumer catch up, or drop it with pg_drop_replication_slot if nobody uses it.'
-        FROM pg_replication_slots WHERE xmin IS NOT NULL) holder
-    ORDER BY age DESC LIMIT 1";
-
-/// Transactions that write and have a lock on the table: the candidates for the holders of its rows.
-const ROW_LOCK_HOLDERS: &str = "
-    SELECT string_agg(format('process %s (application \"%s\")', pid, application_name), ', ' ORDER BY xact_start)
-    FROM (
-        SELECT DISTINCT a.pid, a.application_name, a.xact_start
-        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-        WHERE l.relation = $1 AND l.granted AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
-        AND l.mode IN ('RowShareLock', 'RowExclusiveLock')
-        ORDER BY a.xact_start LIMIT 5) holder";
+const RECORD_TYPES: [pg_sys::Oid; 9] = [
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::OIDOID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+];
 
 fn find_unfinished(home: &Home, target: &Target, filling: &Filling) -> Result<Option<i64>, Error> {
     let sql = format!(
-        "SELECT job_id, filling::text FROM @.safe_backfill_job
-         WHERE root_table = $1 AND column_number = $2 AND filter IS NOT DISTINCT FROM $3 AND {UNFINISHED}
+        "SELECT job_id, filling::text FROM @
+         WHERE system_identifier = $1 AND root_table = $2 AND column_number = $3
+         AND filter IS NOT DISTINCT FROM $4 AND {UNFINISHED}
          ORDER BY job_id DESC"
     );
-    let rows = home.execute(
-        &sql,
-        &[
-            argument(target.table),
-            argument(target.number),
-            argument(filling.filter.clone()),
-        ],
-    );
-    for row in rows.iter() {
+    let arguments = [
+        argument(server::system_identifier()),
+        argument(target.table),
+        argument(target.number),
+        argument(filling.filter.clone()),
+    ];
+    for row in home.execute(&sql, &arguments)?.iter() {
         let stored: String = row.get(2).unwrap_or_default();
         if serde_json::from_str::<Recipe>(&stored)? == filling.recipe {
             return Ok(row.get(1));
@@ -327,20 +411,26 @@ fn find_unfinished(home: &Home, target: &Target, filling: &Filling) -> Result<Op
     Ok(None)
 }
 
-fn start_new(home: &Home, target: &Target) -> Result<i64, Error> {
-    let supersede = format!(
-        "UPDATE @.safe_backfill_job SET state = 'superseded', finished_at = clock_timestamp()
-         WHERE root_table = $1 AND column_number = $2 AND {UNFINISHED}"
+/// How far job `id` has come with each of its leaf tables.
+fn positions(home: &Home, id: i64) -> Result<HashMap<pg_sys::Oid, Position>, Error> {
+    let sql = format!(
+        "SELECT table_name::oid, file_node, next_block, NOT ({UNFINISHED}) FROM @
+         WHERE system_identifier = $1 AND job_id = $2"
     );
-    home.execute(
-        &supersede,
-        &[argument(target.table), argument(target.number)],
-    );
-    let sequence = format!("{}.safe_backfill_job_id", home.schema);
-    home.execute("SELECT nextval($1::regclass)", &[argument(sequence)])
-        .first()
-        .and_then(|row| row.get(1))
-        .ok_or(Error::NotInstalled)
+    let arguments = [argument(server::system_identifier()), argument(id)];
+    let rows = home.execute(&sql, &arguments)?;
+    let position = |row: Row<'_>| {
+        let next_block: Option<i64> = row.get(3);
+        let position = Position {
+            file_node: row.get(2),
+            next_block: next_block
+                .and_then(|block| u32::try_from(block).ok())
+                .unwrap_or(0),
+            finished: row.get(4).unwrap_or(false),
+        };
+        Some((row.get(1)?, position))
+    };
+    Ok(rows.iter().filter_map(position).collect())
 }
 
 /// Takes the lock that keeps a second run off a column.

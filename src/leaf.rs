@@ -1,4 +1,4 @@
-//! One leaf table, from its first window to its verified end.
+//! One leaf table, from its first window to its last.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,26 +8,27 @@ use pgrx::pg_sys;
 use crate::batch::{self, Limits, Outcome};
 use crate::courtesy::Courtesy;
 use crate::error::Error;
-use crate::job::{End, Position, Progress, lock_column};
-use crate::outturn::{Cause, Leftover, Outturn};
+use crate::holders;
+use crate::job::{Position, lock_column};
+use crate::outturn::Outturn;
 use crate::pace::Pace;
 use crate::pg::heap::Table;
 use crate::pg::lock::ColumnLock;
-use crate::pg::transaction::{Attempt, attempt, commit_after};
+use crate::pg::transaction::{Attempt, commit_after, transact};
 use crate::pg::{horizon, message, settings as pg_settings, usage};
 use crate::prepared::{Plan, Prepared};
 use crate::progress::Report;
+use crate::recorder::Recorder;
+use crate::recycling::Recycling;
 use crate::settings;
 use crate::sweep::{Blocks, FIRST_WINDOW, LARGEST_WINDOW, Method, Tid, Window};
 
-/// Rounds after the first: each begins with a look at the whole table for rows that are NULL still.
-const MOST_ROUNDS: u32 = 5;
-/// Up to so many rows left over are looked up one by one; more are worth another sweep.
-const STRAGGLERS: i64 = 10_000;
 /// How long a run goes on while locks of others keep rows from being filled.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest wait for a lock while others are held: rather undo the statement, and leave the row for later.
 const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
+/// One part in so many of `deadlock_timeout` a statement of several rows may take and still wait for one of them.
+const SLOW_STATEMENT: u32 = 8;
 /// Rows that were held when a round came by, to be asked for one by one; the next round sweeps the others again.
 const MOST_BUSY: usize = 1000;
 /// Of those, so many may be held still, each waited for during `row_lock_timeout`.
@@ -38,51 +39,61 @@ const HORIZON_POLL: Duration = Duration::from_millis(2);
 
 /// One leaf table while it is filled.
 pub struct Leaf<'a> {
-    plan: &'a Plan<'a>,
-    report: &'a mut Report,
+    pub(crate) plan: &'a Plan<'a>,
+    pub(crate) report: &'a mut Report,
+    pub(crate) prepared: Prepared,
+    /// Since then locks of others have kept rows from being filled.
+    pub(crate) hindered_since: Option<Instant>,
+    pub(crate) refused: u64,
     oid: pg_sys::Oid,
-    prepared: Prepared,
     pace: Pace,
     courtesy: Courtesy,
-    recorded: Instant,
-    /// Since then locks of others have kept rows from being filled.
-    hindered_since: Option<Instant>,
-    /// An earlier CALL, or an earlier look of this one, was done with the leaf: it only has to be verified.
-    finished_before: bool,
+    recycling: Recycling,
+    recorder: Recorder<'a>,
+    /// All blocks were swept, by an earlier CALL or by this one: the leaf only has to be verified.
+    swept: bool,
     next_block: u32,
     window_size: u32,
     /// The last transaction whose dead row versions are to be pruned.
     last_id: Option<pg_sys::TransactionId>,
     /// The horizon was behind this transaction when the run last gave up waiting for it.
     stuck_at: Option<pg_sys::TransactionId>,
-    refused: u64,
     refused_before_window: u64,
     /// The window before this one, whose free space is recorded once its dead versions can be pruned.
-    swept: Option<(u32, u32)>,
+    last_window: Option<(u32, u32)>,
     /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
     _lock: Option<ColumnLock>,
 }
 
-/// The table is in another file than before: its blocks have to be gone over from the first.
-struct Rewritten;
+/// Why work on a leaf stops.
+#[derive(Debug)]
+pub enum Halt {
+    /// The table is in another file than before: its blocks have to be gone over from the first.
+    Rewritten,
+    /// The run ends.
+    Failed(Error),
+}
 
-/// What comes of work on a table that may have been rewritten; other errors end the run.
-type Swept<T> = Result<Result<T, Rewritten>, Error>;
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Failed(error)
+    }
+}
 
 impl<'a> Leaf<'a> {
     /// Looks at the leaf and prepares its statements.
     ///
     /// # Errors
-    /// [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AlreadyRunning`].
+    /// [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AccessMethod`], [`Error::AlreadyRunning`].
     pub fn open(
         plan: &'a Plan<'a>,
         report: &'a mut Report,
         oid: pg_sys::Oid,
     ) -> Result<Self, Error> {
+        let stored = plan.job.position(oid);
         commit_after(|| {
-            let stored = plan.job.position(oid);
             let table = open_table(plan, oid)?;
-            let prepared = Prepared::look(plan, oid, &table)?;
+            let prepared = Prepared::look(plan, &table)?;
             let lock = if oid == plan.target.table {
                 None
             } else {
@@ -96,16 +107,17 @@ impl<'a> Leaf<'a> {
                 prepared,
                 pace: Pace::default(),
                 courtesy: Courtesy::new(Instant::now()),
-                recorded: Instant::now(),
+                recycling: Recycling::default(),
+                recorder: Recorder::new(plan.job, oid),
                 hindered_since: None,
-                finished_before: stored.finished,
+                swept: stored.finished,
                 next_block: 0,
                 window_size: FIRST_WINDOW,
                 last_id: None,
                 stuck_at: None,
                 refused: 0,
                 refused_before_window: 0,
-                swept: None,
+                last_window: None,
                 _lock: lock,
             };
             leaf.resume(&table, &stored);
@@ -116,11 +128,11 @@ impl<'a> Leaf<'a> {
     /// Goes on from the stored position if the table is still in the same file.
     fn resume(&mut self, table: &Table, stored: &Position) {
         let same_file = stored.file_node == Some(self.prepared.file_node);
-        if stored.file_node.is_some() && !same_file && !self.finished_before {
+        if stored.file_node.is_some() && !same_file && !self.swept {
             self.say_rewritten();
         }
         let from = match () {
-            () if self.finished_before => table.blocks(),
+            () if self.swept => table.blocks(),
             () if same_file => stored.next_block,
             () => 0,
         };
@@ -135,9 +147,7 @@ impl<'a> Leaf<'a> {
             next_block: block,
             finished: false,
         };
-        self.plan
-            .job
-            .start_leaf(self.oid, &position, table.blocks());
+        self.recorder.start(position, table.blocks());
     }
 
     fn say_rewritten(&self) {
@@ -150,184 +160,83 @@ impl<'a> Leaf<'a> {
         );
     }
 
-    /// Fills the leaf and verifies it.
+    /// Fills the leaf and verifies it, from its first block again whenever it is rewritten.
     ///
     /// # Errors
-    /// [`Error::RowsLocked`], [`Error::TableDropped`], [`Error::ColumnChanged`], and PostgreSQL's own from triggers,
-    /// checks or the expression.
+    /// [`Error::RowsLocked`], [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AccessMethod`], and
+    /// PostgreSQL's own from triggers, checks or the expression.
     pub fn fill(mut self) -> Result<Outturn, Error> {
-        if !self.finished_before {
-            self.first_round()?;
-        }
-        let outturn = self.verify()?;
-        commit_after(|| {
-            self.plan.job.finish_leaf(self.oid, outturn.end);
-            Ok(())
-        })?;
+        let outturn = loop {
+            match self.sweep_and_verify() {
+                Ok(outturn) => break outturn,
+                Err(Halt::Rewritten) => self.start_over()?,
+                Err(Halt::Failed(error)) => return Err(error),
+            }
+        };
+        self.recorder.finish(outturn.end)?;
         Ok(outturn)
     }
 
-    fn first_round(&mut self) -> Result<(), Error> {
-        loop {
-            let end = commit_after(|| Ok(open_table(self.plan, self.oid)?.blocks()))?;
-            match self.sweep(Blocks::Range(self.next_block..end), true)? {
-                Ok(_) => return Ok(()),
-                Err(Rewritten) => self.start_over()?,
-            }
+    fn sweep_and_verify(&mut self) -> Result<Outturn, Halt> {
+        if !self.swept {
+            let end = self.on_table(|_, table| Ok(table.blocks()))?;
+            self.sweep(Blocks::Range(self.next_block..end), true)?;
+            self.swept = true;
         }
+        self.verify()
     }
 
     fn start_over(&mut self) -> Result<(), Error> {
         self.say_rewritten();
+        self.swept = false;
+        self.last_window = None;
         commit_after(|| {
             let table = open_table(self.plan, self.oid)?;
-            self.prepared = Prepared::look(self.plan, self.oid, &table)?;
+            self.prepared = Prepared::look(self.plan, &table)?;
             self.start_at(&table, 0);
             Ok(())
         })
     }
 
-    /// Looks at the whole table with one snapshot, as often as needed, until no row is left to be filled.
-    fn verify(&mut self) -> Result<Outturn, Error> {
-        self.hindered_since = None;
-        let mut left_before = vec![];
-        let mut round = 0;
-        while round < MOST_ROUNDS {
-            let (mut left, blocks) = match self.unfilled()? {
-                Ok(unfilled) => unfilled,
-                Err(Rewritten) => {
-                    self.start_over()?;
-                    self.first_round()?;
-                    continue;
-                }
-            };
-            if left.is_empty() {
-                return self.end(Cause::NullExpression);
+    /// Runs `work` on the table and commits it. Nowhere else is looked whether the table is still in the same file.
+    pub(crate) fn on_table<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self, &Table) -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        transact(|| {
+            let table = open_table(self.plan, self.oid)?;
+            if table.file_node() != self.prepared.file_node {
+                return Err(Halt::Rewritten);
             }
-            left.sort_unstable();
-            let (rows_before, refused_before) = (self.report.rows(), self.refused);
-            let since = self.hindered_since;
-            let locked = match self.another_round(blocks_of(&left, blocks))? {
-                Ok(locked) => locked,
-                Err(Rewritten) => continue,
-            };
-            if locked {
-                // Rows that could be filled meanwhile are no reason to wait longer for the others.
-                self.hindered_since = since.or(self.hindered_since);
-                self.require_patience()?;
-                usage::sleep(settings::row_lock_timeout());
-                continue;
-            }
-            self.hindered_since = None;
-            // Rows that are still where they were have been asked and refused; others were moved by an update
-            // between the look and the sweep, or are new.
-            let refused = self.refused > refused_before || left == left_before;
-            if self.report.rows() == rows_before && refused {
-                return self.end(Cause::Refused);
-            }
-            left_before = left;
-            round += 1;
-        }
-        self.end(Cause::New)
-    }
-
-    /// Sweeps the blocks on which rows were left; `true` if some of them are locked still.
-    fn another_round(&mut self, blocks: Blocks) -> Swept<bool> {
-        match self.sweep(blocks, false)? {
-            Ok(busy) => self.wait_for(&busy),
-            Err(rewritten) => Ok(Err(rewritten)),
-        }
-    }
-
-    /// The table, open for one batch, if it is still in the same file.
-    fn ready(&mut self) -> Swept<Table> {
-        let table = open_table(self.plan, self.oid)?;
-        if table.file_node() != self.prepared.file_node {
-            return Ok(Err(Rewritten));
-        }
-        self.prepared.follow(self.plan, &table)?;
-        Ok(Ok(table))
-    }
-
-    /// Places of rows that are to be filled yet, up to a limit, and the number of blocks that the table has now.
-    fn unfilled(&mut self) -> Swept<(Vec<Tid>, u32)> {
-        self.patiently(|leaf, table| {
-            let left = leaf.prepared.statements.unfilled(STRAGGLERS);
-            (left, table.blocks())
+            self.prepared.follow(self.plan, &table)?;
+            work(self, &table)
         })
     }
 
-    /// Runs SQL of the user's that may wait for locks on other tables, while this one is locked for UPDATE.
-    fn patiently<T>(&mut self, work: impl Fn(&Self, &Table) -> T) -> Swept<T> {
-        loop {
-            let attempted = commit_after(|| {
-                let table = match self.ready()? {
-                    Ok(table) => table,
-                    Err(rewritten) => return Ok(Err(rewritten)),
-                };
-                pg_settings::set_local_lock_timeout(settings::row_lock_timeout());
-                Ok(Ok(attempt(|| work(self, &table))))
-            })?;
-            match attempted {
-                Ok(Attempt::Done(result)) => return Ok(Ok(result)),
-                Ok(Attempt::Locked) => self.require_patience()?,
-                Err(rewritten) => return Ok(Err(rewritten)),
-            }
-        }
-    }
-
     /// Fails once locks of others have kept rows from being filled for too long.
-    fn require_patience(&mut self) -> Result<(), Error> {
+    pub(crate) fn require_patience(&mut self) -> Result<(), Halt> {
         let since = *self.hindered_since.get_or_insert_with(Instant::now);
         if since.elapsed() < LOCK_PATIENCE {
             return Ok(());
         }
-        let (rows, holders) = commit_after(|| {
-            let _table = open_table(self.plan, self.oid)?;
-            let rows = self.prepared.statements.count_unfilled();
-            Ok((rows, self.plan.job.row_lock_holders(self.oid)))
+        let (rows, holders) = self.on_table(|leaf, _| {
+            let rows = leaf.prepared.statements.count_unfilled();
+            Ok((rows, holders::of_rows(leaf.oid)))
         })?;
-        Err(Error::RowsLocked {
+        Err(Halt::Failed(Error::RowsLocked {
             table: self.prepared.name.name.clone(),
             rows,
             holders,
-        })
-    }
-
-    /// How the leaf came out, with the number of rows that are NULL still.
-    fn end(&mut self, cause: Cause) -> Result<Outturn, Error> {
-        let completed = Outturn {
-            end: End::Completed,
-            leftover: None,
-        };
-        if cause == Cause::NullExpression && !self.plan.filling.can_be_null() {
-            return Ok(completed);
-        }
-        let rows = match self.patiently(|leaf, _| leaf.prepared.statements.count_unfilled())? {
-            Ok(rows) => rows,
-            Err(Rewritten) => {
-                self.start_over()?;
-                self.first_round()?;
-                return self.verify();
-            }
-        };
-        if rows == 0 {
-            return Ok(completed);
-        }
-        Ok(Outturn {
-            end: End::Incomplete,
-            leftover: Some(Leftover {
-                table: self.prepared.name.name.clone(),
-                column: self.prepared.column.name.clone(),
-                rows,
-                cause,
-            }),
-        })
+        }))
     }
 
     /// Goes over `blocks`, window by window. Returns rows that other transactions held throughout, but none in the
     /// first round: those are found again when it is verified.
-    fn sweep(&mut self, mut blocks: Blocks, first_round: bool) -> Swept<Vec<Tid>> {
+    pub(crate) fn sweep(
+        &mut self,
+        mut blocks: Blocks,
+        first_round: bool,
+    ) -> Result<Vec<Tid>, Halt> {
         let mut busy = vec![];
         loop {
             let blocks = blocks.next_window(self.window_size);
@@ -342,25 +251,23 @@ impl<'a> Leaf<'a> {
             let Some((first, last)) = window.bounds() else {
                 break;
             };
-            if let Err(rewritten) = self.sweep_window(&mut window, first_round)? {
-                return Ok(Err(rewritten));
-            }
+            self.sweep_window(&mut window, first_round)?;
             if first_round {
                 self.next_block = last + 1;
                 self.report.blocks_done(count);
                 self.record_free_space()?;
-                self.swept = Some((first, last));
+                self.last_window = Some((first, last));
             } else {
                 let room = MOST_BUSY - busy.len();
                 busy.extend(window.into_busy().into_iter().take(room));
             }
         }
         self.record_free_space()?;
-        Ok(Ok(busy))
+        Ok(busy)
     }
 
-    /// The method for the next window: no recycling while the horizon is stuck or rows refuse.
-    fn method(&mut self) -> Result<Method, Error> {
+    /// The method for the next window: no recycling while the horizon is stuck, rows refuse, or updates are not HOT.
+    fn method(&mut self) -> Result<Method, Halt> {
         if let Some(id) = self.stuck_at {
             if self.horizon_has_passed(id)? {
                 self.stuck_at = None;
@@ -370,28 +277,21 @@ impl<'a> Leaf<'a> {
         }
         let refusing = self.refused > self.refused_before_window;
         self.refused_before_window = self.refused;
-        let method = commit_after(|| {
-            let table = open_table(self.plan, self.oid)?;
-            self.prepared.follow(self.plan, &table)?;
-            Ok(self.prepared.method_now(self.plan, &table))
-        })?;
-        let recycling = self.stuck_at.is_none() && !refusing;
+        let method = self.on_table(|leaf, table| Ok(leaf.prepared.method_now(leaf.plan, table)))?;
+        let recycling = self.stuck_at.is_none() && !refusing && self.recycling.next_window();
         Ok(if recycling { method } else { Method::OnePass })
     }
 
-    fn sweep_window(&mut self, window: &mut Window, first_round: bool) -> Swept<()> {
+    fn sweep_window(&mut self, window: &mut Window, first_round: bool) -> Result<(), Halt> {
         let mut taken = VecDeque::new();
         loop {
             loop {
-                let outcome = match self.batch(window, &mut taken)? {
-                    Ok(outcome) => outcome,
-                    Err(rewritten) => return Ok(Err(rewritten)),
-                };
+                let outcome = self.batch(window, &mut taken)?;
                 if first_round {
                     self.report
                         .window_at(window.done() * window.blocks() as f64);
                 }
-                if outcome.refused > 0 {
+                if outcome.refused > 0 || !self.recycling_pays(window, &outcome) {
                     window.give_up_recycling();
                 }
                 if outcome.pass_ended {
@@ -399,7 +299,7 @@ impl<'a> Leaf<'a> {
                 }
             }
             if !window.next_pass() {
-                return Ok(Ok(()));
+                return Ok(());
             }
             if !self.wait_for_horizon()? {
                 window.give_up_recycling();
@@ -407,45 +307,44 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    /// Judged by the updates that found room which the first pass has made.
+    fn recycling_pays(&mut self, window: &Window, outcome: &Outcome) -> bool {
+        let progress = &outcome.progress;
+        !window.has_made_room()
+            || !usage::counts_updates()
+            || self.recycling.pays(progress.rows, progress.hot)
+    }
+
     /// One batch in a transaction of its own.
-    fn batch(&mut self, window: &mut Window, taken: &mut VecDeque<Tid>) -> Swept<Outcome> {
+    fn batch(&mut self, window: &mut Window, taken: &mut VecDeque<Tid>) -> Result<Outcome, Halt> {
         pg_settings::reload_if_asked();
+        self.plan.job.keep_unpublished()?;
         let limits = Limits {
             rows: self.plan.batch_size,
             time: settings::max_batch_time(),
             lock: settings::row_lock_timeout().min(BATCH_LOCK_WAIT),
+            slow: pg_settings::deadlock_timeout() / SLOW_STATEMENT,
         };
-        let swept = commit_after(|| {
-            let table = match self.ready()? {
-                Ok(table) => table,
-                Err(rewritten) => return Ok(Err(rewritten)),
-            };
-            let ground = self.prepared.ground(self.plan, &table);
-            let (pace, courtesy) = (&mut self.pace, &mut self.courtesy);
+        let outcome = self.on_table(|leaf, table| {
+            let ground = leaf.prepared.ground(leaf.plan, table);
+            let (pace, courtesy) = (&mut leaf.pace, &mut leaf.courtesy);
             let outcome = batch::fill(&ground, window, taken, pace, courtesy, limits);
-            self.record(&outcome.progress);
-            Ok(Ok(outcome))
+            leaf.record(&outcome)?;
+            Ok(outcome)
         })?;
-        if let Ok(outcome) = &swept {
-            self.count(outcome);
-            if outcome.locked {
-                self.require_patience()?;
-            }
+        self.count(&outcome);
+        if outcome.locked {
+            self.require_patience()?;
         }
-        Ok(swept)
+        Ok(outcome)
     }
 
-    /// Adds to the job what a batch did; the time since the last one counts too, waits and commits included.
-    fn record(&mut self, progress: &Progress) {
+    /// Adds to the job what a batch did.
+    fn record(&mut self, outcome: &Outcome) -> Result<(), Error> {
         // What may still wait for a lock, here and at commit, may do so longer than a row, though not for ever.
         pg_settings::set_local_lock_timeout(pg_settings::deadlock_timeout() / 2);
-        if progress.rows > 0 {
-            let active = self.recorded.elapsed();
-            self.recorded = Instant::now();
-            self.plan
-                .job
-                .record(self.oid, self.next_block, progress, active);
-        }
+        self.recorder.add(&outcome.progress, self.next_block);
+        self.recorder.store()
     }
 
     fn count(&mut self, outcome: &Outcome) {
@@ -453,42 +352,41 @@ impl<'a> Leaf<'a> {
         if outcome.progress.rows > 0 {
             self.hindered_since = None;
         }
+        if outcome.slow {
+            self.prepared.was_slow();
+        }
         self.last_id = outcome.id.or(self.last_id);
         self.report.batch(&outcome.progress);
     }
 
     /// Waits for rows that others hold, one by one, each in a transaction that holds nothing else; `true` if some are
     /// held still.
-    fn wait_for(&mut self, rows: &[Tid]) -> Swept<bool> {
+    pub(crate) fn wait_for(&mut self, rows: &[Tid]) -> Result<bool, Halt> {
         let mut locked = 0;
         for &tid in rows {
             if locked >= WAITS_PER_ROUND {
                 break;
             }
+            self.plan.job.keep_unpublished()?;
             let lock = settings::row_lock_timeout();
-            let attempted = commit_after(|| {
-                let table = match self.ready()? {
-                    Ok(table) => table,
-                    Err(rewritten) => return Ok(Err(rewritten)),
-                };
-                let ground = self.prepared.ground(self.plan, &table);
-                let attempt = batch::fill_one(&ground, tid, lock);
-                if let Attempt::Done(outcome) = &attempt {
-                    self.record(&outcome.progress);
+            let attempted = self.on_table(|leaf, table| {
+                let ground = leaf.prepared.ground(leaf.plan, table);
+                let attempted = batch::fill_one(&ground, tid, lock);
+                if let Attempt::Done(outcome) = &attempted {
+                    leaf.record(outcome)?;
                 }
-                Ok(Ok(attempt))
+                Ok(attempted)
             })?;
             match attempted {
-                Ok(Attempt::Done(outcome)) => self.count(&outcome),
-                Ok(Attempt::Locked) => locked += 1,
-                Err(rewritten) => return Ok(Err(rewritten)),
+                Attempt::Done(outcome) => self.count(&outcome),
+                Attempt::Locked => locked += 1,
             }
         }
-        Ok(Ok(locked > 0))
+        Ok(locked > 0)
     }
 
     /// Waits until what the last pass left dead can be pruned; `false` if that takes too long.
-    fn wait_for_horizon(&mut self) -> Result<bool, Error> {
+    fn wait_for_horizon(&mut self) -> Result<bool, Halt> {
         let Some(id) = self.last_id else {
             return Ok(true);
         };
@@ -513,11 +411,8 @@ impl<'a> Leaf<'a> {
         self.window_size = (self.window_size * 2).min(LARGEST_WINDOW);
     }
 
-    fn horizon_has_passed(&self, id: pg_sys::TransactionId) -> Result<bool, Error> {
-        commit_after(|| {
-            let table = open_table(self.plan, self.oid)?;
-            Ok(horizon::has_passed(&table, id))
-        })
+    fn horizon_has_passed(&mut self, id: pg_sys::TransactionId) -> Result<bool, Halt> {
+        self.on_table(|_, table| Ok(horizon::has_passed(table, id)))
     }
 
     /// Says once who keeps dead row versions alive.
@@ -525,19 +420,18 @@ impl<'a> Leaf<'a> {
         if self.report.holder_is_named() {
             return Ok(());
         }
-        let holder = commit_after(|| Ok(self.plan.job.horizon_holder()))?;
+        let holder = commit_after(|| Ok(holders::of_horizon(self.plan.job.home())))?;
         if let Some((holder, hint)) = holder {
             self.report.name_holder(&holder, &hint);
         }
         Ok(())
     }
 
-    fn record_free_space(&mut self) -> Result<(), Error> {
-        let Some((first, last)) = self.swept.take() else {
+    fn record_free_space(&mut self) -> Result<(), Halt> {
+        let Some((first, last)) = self.last_window.take() else {
             return Ok(());
         };
-        commit_after(|| {
-            let table = open_table(self.plan, self.oid)?;
+        self.on_table(|_, table| {
             table.record_free_space(first, last);
             Ok(())
         })
@@ -548,14 +442,4 @@ fn open_table(plan: &Plan<'_>, oid: pg_sys::Oid) -> Result<Table, Error> {
     Table::open_for_update(oid).ok_or_else(|| Error::TableDropped {
         table: plan.target.table_name.clone(),
     })
-}
-
-/// The blocks to sweep for these rows, which are sorted; if there may be more rows, all from the first one's on.
-fn blocks_of(rows: &[Tid], end: u32) -> Blocks {
-    let mut blocks: Vec<u32> = rows.iter().map(|tid| tid.block).collect();
-    blocks.dedup();
-    match blocks.first() {
-        Some(&first) if rows.len() as i64 >= STRAGGLERS => Blocks::Range(first..end),
-        _ => Blocks::List(blocks),
-    }
 }

@@ -11,6 +11,8 @@ mod courtesy;
 mod ddl;
 mod error;
 mod filling;
+mod holders;
+mod home;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_transaction;
 mod job;
@@ -24,6 +26,8 @@ mod page;
 mod pg;
 mod prepared;
 mod progress;
+mod recorder;
+mod recycling;
 mod relation;
 mod settings;
 mod sql;
@@ -31,6 +35,7 @@ mod statements;
 mod step;
 mod sweep;
 mod target;
+mod verification;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -42,6 +47,7 @@ mod target;
 #[allow(non_snake_case, unsafe_code)]
 pub extern "C-unwind" fn _PG_init() {
     pg::backtrace::never_capture();
+    pg::tid_scan::install();
     settings::define();
 }
 

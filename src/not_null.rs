@@ -10,7 +10,7 @@ use std::time::Instant;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::ddl::{self, Locks};
-use crate::error::Error;
+use crate::error::{Change, Error};
 use crate::job::lock_column;
 use crate::look::{Found, look};
 use crate::pg::lock::{ColumnLock, TableLock};
@@ -18,7 +18,7 @@ use crate::pg::message;
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::transaction::{attempt_except, commit_after};
 use crate::pg::value::ColumnType;
-use crate::relation::{Member, Relation, require_alterable, tree, tree_oids};
+use crate::relation::{Member, Relation, require_alterable, require_owned, tree, tree_oids};
 use crate::step::{Check, Native, NotNull, Nullness, Step};
 
 /// By this comment a later CALL knows the constraints that an interrupted one has left.
@@ -223,6 +223,7 @@ impl Request {
             table_name: &self.table_name,
             tables: &[self.table],
             lock: None,
+            permit: require_owned,
         };
         ddl::run(&locks, work)
     }
@@ -296,7 +297,7 @@ impl<'a> Settling<'a> {
             return Err(Error::ColumnChanged {
                 table: relation.name.clone(),
                 column: self.request.column.clone(),
-                change: "replaced by another of that name",
+                change: Change::Replaced,
             });
         }
         let state = nullness(relation, &self.request.column, &attribute);
@@ -458,6 +459,7 @@ fn run_on<T>(
         table_name: &relation.name,
         tables: &tables,
         lock: Some(lock),
+        permit: require_owned,
     };
     ddl::run(&locks, || work(&Relation::look_up(relation.oid)?))
 }

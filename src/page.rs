@@ -33,12 +33,12 @@ pub struct Row {
 }
 
 /// What a pass may do with a page.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
-    /// Rows that fit; and at least this share of the rows, though the surplus moves to other pages.
+    /// Rows that fit; and at least this many, though the surplus moves to other pages.
     Recycle {
-        /// Between 0 and 1.
-        evict: f64,
+        /// Rows.
+        evict: usize,
     },
     /// Every row, wherever the new versions go.
     Everything,
@@ -46,16 +46,11 @@ pub enum Taking {
 
 impl Page {
     /// How many of the page's rows, from the first, to take in this pass.
-    ///
-    /// Never 0 while the page has rows, so that every sequence of passes ends.
     pub fn take(&self, taking: Taking) -> usize {
         match taking {
             Taking::Everything => self.rows.len(),
             Taking::Recycle { .. } if self.line_pointers == 0 => self.rows.len(),
-            Taking::Recycle { evict } => self
-                .fitting()
-                .max(self.share(evict))
-                .max(self.crowded_out()),
+            Taking::Recycle { evict } => self.fitting().max(evict.min(self.rows.len())),
         }
     }
 
@@ -72,26 +67,6 @@ impl Page {
             fitting += 1;
         }
         fitting
-    }
-
-    fn share(&self, evict: f64) -> usize {
-        let rows = self.rows.len();
-        ((rows as f64 * evict).ceil() as usize).clamp(rows.min(1), rows)
-    }
-
-    /// How many rows must leave in the end, however often the page is pruned, because the filled rows are larger.
-    fn crowded_out(&self) -> usize {
-        let room: usize = self.free + self.rows.iter().map(|row| row.size).sum::<usize>();
-        let mut needed = 0;
-        let staying = self
-            .rows
-            .iter()
-            .take_while(|row| {
-                needed += row.filled_size + LINE_POINTER;
-                needed <= room
-            })
-            .count();
-        self.rows.len() - staying
     }
 }
 
@@ -128,10 +103,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn takes_something_and_never_more_than_there_is(page in any_page(), evict in 0.0f64..1.0) {
+        fn never_takes_more_than_there_is(page in any_page(), evict in 0usize..100) {
             let taken = page.take(Taking::Recycle { evict });
             prop_assert!(taken <= page.rows.len());
-            prop_assert_eq!(taken == 0, page.rows.is_empty());
+            prop_assert!(taken >= evict.min(page.rows.len()));
             prop_assert_eq!(page.take(Taking::Everything), page.rows.len());
         }
 
@@ -144,10 +119,10 @@ mod tests {
         }
 
         #[test]
-        fn moves_no_more_than_the_share_or_the_crowd(page in any_page(), evict in 0.0f64..1.0) {
+        fn moves_no_more_than_it_is_told(page in any_page(), evict in 0usize..100) {
             prop_assume!(page.line_pointers > 0);
             let moved = page.take(Taking::Recycle { evict }).saturating_sub(page.fitting());
-            prop_assert!(moved <= page.share(evict).max(page.crowded_out()));
+            prop_assert!(moved <= evict);
         }
     }
 
@@ -155,25 +130,19 @@ mod tests {
     fn takes_what_fits_when_there_is_room() {
         let roomy = page(1000, 200, &[(112, 8); 60]);
         assert_eq!(roomy.fitting(), 8);
-        assert_eq!(roomy.take(Taking::Recycle { evict: 0.1 }), 8);
+        assert_eq!(roomy.take(Taking::Recycle { evict: 5 }), 8);
     }
 
     #[test]
-    fn evicts_its_share_of_a_full_page() {
+    fn evicts_rows_of_a_full_page() {
         let full = page(20, 200, &[(112, 0); 70]);
-        assert_eq!(full.take(Taking::Recycle { evict: 1.0 / 9.0 }), 8);
-    }
-
-    #[test]
-    fn evicts_more_when_the_filled_rows_are_much_larger() {
-        let full = page(0, 200, &[(96, 96); 80]);
-        // Half of the bytes will have to live elsewhere.
-        assert!(full.take(Taking::Recycle { evict: 0.1 }) >= 40);
+        assert_eq!(full.take(Taking::Recycle { evict: 6 }), 6);
+        assert_eq!(full.take(Taking::Recycle { evict: 0 }), 0);
     }
 
     #[test]
     fn gives_up_on_a_page_without_line_pointers() {
         let crowded = page(500, 0, &[(32, 8); 50]);
-        assert_eq!(crowded.take(Taking::Recycle { evict: 0.1 }), 50);
+        assert_eq!(crowded.take(Taking::Recycle { evict: 5 }), 50);
     }
 }

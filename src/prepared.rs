@@ -1,14 +1,14 @@
-//! What is known of a leaf table as long as it keeps its file, its name, its column and its triggers.
+//! What is known of a leaf table as long as it keeps its file, its name, its column and its hazards.
 
 use pgrx::pg_sys;
 
 use crate::batch::Ground;
-use crate::error::Error;
+use crate::error::{Change, Error};
 use crate::filling::Filling;
 use crate::job::Job;
 use crate::pg::heap::{Column, Growth, Table};
 use crate::pg::spi::{self, argument};
-use crate::statements::{LeafName, LeafStatements, Triggers};
+use crate::statements::{Busy, Hazards, LeafName, LeafStatements};
 use crate::sweep::Method;
 use crate::target::Target;
 
@@ -37,74 +37,69 @@ pub struct Prepared {
     pub column: Column,
     /// The statements.
     pub statements: LeafStatements,
-    oid: pg_sys::Oid,
     growth: Growth,
-    recycle: Method,
-    shape: Shape,
-}
-
-/// What the statements depend on besides names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    triggers: Triggers,
-    key: bool,
-}
-
-impl Shape {
-    fn look(oid: pg_sys::Oid, table: &Table, column: &Column) -> Self {
-        Shape {
-            triggers: triggers(oid),
-            key: table.is_key(column.number),
-        }
-    }
+    hazards: Hazards,
+    /// A statement has taken long, for whatever reason; another one may.
+    slow: bool,
 }
 
 impl Prepared {
     /// Looks at the leaf and prepares its statements. Must be called within an SPI connection.
     ///
     /// # Errors
-    /// [`Error::ColumnChanged`], and PostgreSQL's own for SQL that does not fit the leaf.
-    pub fn look(plan: &Plan<'_>, oid: pg_sys::Oid, table: &Table) -> Result<Self, Error> {
+    /// [`Error::ColumnChanged`], [`Error::AccessMethod`], and PostgreSQL's own for SQL that does not fit the leaf.
+    pub fn look(plan: &Plan<'_>, table: &Table) -> Result<Self, Error> {
         let name = leaf_name(table);
-        let column = find_column(plan, oid, table, &name)?;
-        let shape = Shape::look(oid, table, &column);
+        require_heap(table, &name)?;
+        let column = find_column(plan, table, &name)?;
+        let hazards = hazards(table, &column);
         Ok(Prepared {
             file_node: table.file_node(),
-            statements: prepare(plan, &name, shape),
+            statements: LeafStatements::prepare(&name, plan.target, plan.filling, hazards),
             growth: Growth {
                 bytes: plan.filling.bytes(plan.target.column_type),
                 align: plan.target.column_type.layout().align,
             },
-            recycle: Method::for_index_cost(index_cost(oid)),
-            oid,
             name,
             column,
-            shape,
+            hazards,
+            slow: false,
         })
     }
 
     /// What a batch needs to know, for as long as `table` is open.
     pub fn ground<'g>(&'g self, plan: &'g Plan<'_>, table: &'g Table) -> Ground<'g> {
+        let careful = self.slow || self.statements.may_take_long();
         Ground {
             table,
-            oid: self.oid,
+            oid: self.name.oid,
             column: &self.column,
             growth: self.growth,
-            key: self.shape.key,
+            key: self.hazards.key,
+            busy: if careful {
+                Busy::Skipped
+            } else {
+                Busy::Awaited
+            },
             statements: &self.statements,
             filling: plan.filling,
         }
     }
 
-    /// The method for the next window; an index or a trigger may have been made since the last.
+    /// Tells that a statement took so long that the next ones must not wait for rows while they hold others.
+    pub fn was_slow(&mut self) {
+        self.slow = true;
+    }
+
+    /// The method for the next window; an index, a trigger or a constraint may have been made since the last.
     pub fn method_now(&mut self, plan: &Plan<'_>, table: &Table) -> Method {
-        let shape = Shape::look(self.oid, table, &self.column);
-        if shape != self.shape {
-            self.shape = shape;
-            self.statements = prepare(plan, &self.name, shape);
+        let hazards = hazards(table, &self.column);
+        if hazards != self.hazards {
+            self.hazards = hazards;
+            self.prepare_again(plan);
         }
         if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
-            self.recycle
+            Method::Recycle
         } else {
             Method::OnePass
         }
@@ -116,50 +111,61 @@ impl Prepared {
     /// # Errors
     /// [`Error::ColumnChanged`].
     pub fn follow(&mut self, plan: &Plan<'_>, table: &Table) -> Result<(), Error> {
-        self.require_same_column(plan, table)?;
+        self.column = self.same_column(plan, table)?;
         let name = leaf_name(table);
         if name != self.name {
-            self.statements = prepare(plan, &name, self.shape);
             self.name = name;
+            self.prepare_again(plan);
         }
         Ok(())
     }
 
-    fn require_same_column(&self, plan: &Plan<'_>, table: &Table) -> Result<(), Error> {
+    fn prepare_again(&mut self, plan: &Plan<'_>) {
+        self.statements =
+            LeafStatements::prepare(&self.name, plan.target, plan.filling, self.hazards);
+    }
+
+    /// The column as it is now: whether older rows read as its first default may have changed.
+    fn same_column(&self, plan: &Plan<'_>, table: &Table) -> Result<Column, Error> {
         let changed = |change| Error::ColumnChanged {
             table: self.name.name.clone(),
             column: plan.target.column.clone(),
             change,
         };
         match table.column(self.column.number) {
-            None => Err(changed("dropped")),
-            Some(now) if now.name != self.column.name => Err(changed("renamed")),
-            Some(now) if now != self.column => Err(changed("changed")),
-            Some(_) => Ok(()),
+            None => Err(changed(Change::Dropped)),
+            Some(now) if now.name != self.column.name => Err(changed(Change::Renamed)),
+            Some(now) if now.column_type != self.column.column_type => {
+                Err(changed(Change::Altered))
+            }
+            Some(now) => Ok(now),
         }
     }
 }
 
-fn prepare(plan: &Plan<'_>, name: &LeafName, shape: Shape) -> LeafStatements {
-    LeafStatements::prepare(name, plan.target, plan.filling, shape.triggers, shape.key)
-}
-
 fn leaf_name(table: &Table) -> LeafName {
     let (schema, name) = table.name();
-    LeafName { schema, name }
+    let oid = table.oid();
+    LeafName { oid, schema, name }
 }
 
-fn find_column(
-    plan: &Plan<'_>,
-    oid: pg_sys::Oid,
-    table: &Table,
-    name: &LeafName,
-) -> Result<Column, Error> {
+/// Other access methods may have pages of another kind, and the table can be given one at any time.
+fn require_heap(table: &Table, name: &LeafName) -> Result<(), Error> {
+    match table.other_access_method() {
+        None => Ok(()),
+        Some(method) => Err(Error::AccessMethod {
+            name: name.name.clone(),
+            method,
+        }),
+    }
+}
+
+fn find_column(plan: &Plan<'_>, table: &Table, name: &LeafName) -> Result<Column, Error> {
     const NUMBER: &str = "
         SELECT attnum FROM pg_attribute WHERE attrelid = $1 AND attname = $2::name AND NOT attisdropped";
     let number: Option<i16> = spi::catalog(
         NUMBER,
-        &[argument(oid), argument(plan.target.column.as_str())],
+        &[argument(name.oid), argument(plan.target.column.as_str())],
     )
     .first()
     .and_then(|row| row.get(1));
@@ -169,40 +175,39 @@ fn find_column(
         _ => Err(Error::ColumnChanged {
             table: name.name.clone(),
             column: plan.target.column.clone(),
-            change: "changed",
+            change: Change::Altered,
         }),
     }
 }
 
-fn triggers(oid: pg_sys::Oid) -> Triggers {
+fn hazards(table: &Table, column: &Column) -> Hazards {
     // Bits of tgtype: 1 for each row, 2 before, 16 on UPDATE. A trigger of the user's may write to tables with deferred
-    // constraints of their own.
-    const TRIGGERS: &str = "
-        SELECT bool_or(NOT tgisinternal AND tgtype & 3 = 3), bool_or(NOT tgisinternal),
+    // constraints of their own. Functions that come with PostgreSQL have no dependencies (they are pinned).
+    const HAZARDS: &str = "
+        SELECT bool_or(NOT tgisinternal AND tgtype & 3 = 3),
+               bool_or(NOT tgisinternal)
+               OR EXISTS (SELECT FROM pg_depend d
+                          WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+                          AND (d.classid = 'pg_constraint'::regclass AND d.objid IN
+                               (SELECT c.oid FROM pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'c')
+                               OR d.classid = 'pg_class'::regclass AND d.objid IN
+                               (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = $1)
+                               OR d.classid = 'pg_attrdef'::regclass AND d.objid IN
+                               (SELECT f.oid FROM pg_attrdef f JOIN pg_attribute a
+                                ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+                                WHERE f.adrelid = $1 AND a.attgenerated <> ''))),
                bool_or(NOT tgisinternal OR tgdeferrable)
         FROM pg_trigger WHERE tgrelid = $1 AND tgenabled <> 'D' AND tgtype & 16 = 16";
-    let rows = spi::catalog(TRIGGERS, &[argument(oid)]);
+    let rows = spi::catalog(HAZARDS, &[argument(table.oid())]);
     let truth = |number| {
         rows.first()
             .and_then(|row| row.get(number))
             .unwrap_or(false)
     };
-    Triggers {
+    Hazards {
         may_undo: truth(1),
         may_take_long: truth(2),
         may_wait_at_commit: truth(3),
+        key: table.is_key(column.number),
     }
-}
-
-/// What a row that moves to another page costs in its indexes, in entries of a plain B-tree.
-fn index_cost(oid: pg_sys::Oid) -> f64 {
-    const COST: &str = "
-        SELECT sum(CASE am.amname WHEN 'brin' THEN 0.1 WHEN 'gin' THEN 4 WHEN 'gist' THEN 3 WHEN 'spgist' THEN 3
-                   ELSE 1 END)::float8
-        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
-        WHERE i.indrelid = $1 AND i.indisready";
-    spi::catalog(COST, &[argument(oid)])
-        .first()
-        .and_then(|row| row.get(1))
-        .unwrap_or(0.0)
 }

@@ -4,33 +4,50 @@ use pgrx::pg_sys;
 
 use crate::filling::{Filling, Recipe};
 use crate::pg::spi::{self, Statement, argument, quote};
+use crate::pg::tid_scan;
 use crate::sweep::Tid;
 use crate::target::Target;
 
 /// The statements that fill one leaf table, prepared against the name it has.
 pub struct LeafStatements {
+    table: pg_sys::Oid,
     update: Statement,
-    update_waiting: Statement,
+    update_unlocked: Statement,
+    may_take_long: bool,
     unfilled: Statement,
     count: Statement,
     counts_refused: bool,
     check_at_once: Option<Statement>,
 }
 
-/// What the triggers of a leaf can do to an UPDATE.
+/// What triggers, constraints and indexes of a leaf can do to an UPDATE.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Triggers {
-    /// One could set the column back to NULL before the row is written.
+pub struct Hazards {
+    /// A trigger could set the column back to NULL before the row is written.
     pub may_undo: bool,
-    /// One could take its time while rows are locked.
+    /// Code of a user's, in a trigger, a CHECK, an index or a generated column, could take its time while rows are
+    /// locked.
     pub may_take_long: bool,
-    /// One, such as that of a deferred foreign key, could wait for a lock at commit.
+    /// A trigger, such as that of a deferred foreign key, could wait for a lock at commit.
     pub may_wait_at_commit: bool,
+    /// The column is part of a key that others may point to.
+    pub key: bool,
+}
+
+/// How an UPDATE treats rows that others hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// Waits for them.
+    Awaited,
+    /// Leaves them alone.
+    Skipped,
 }
 
 /// A leaf as SQL names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafName {
+    /// Its OID.
+    pub oid: pg_sys::Oid,
     /// Its schema.
     pub schema: String,
     /// Its own name.
@@ -53,17 +70,11 @@ pub struct Updated {
 }
 
 impl LeafStatements {
-    /// Prepares the statements for one leaf; `key` says that the column is part of a key that others may point to.
+    /// Prepares the statements for one leaf.
     ///
     /// # Errors
     /// PostgreSQL's own, for an expression or a filter that does not fit the table.
-    pub fn prepare(
-        leaf: &LeafName,
-        target: &Target,
-        filling: &Filling,
-        triggers: Triggers,
-        key: bool,
-    ) -> Self {
+    pub fn prepare(leaf: &LeafName, target: &Target, filling: &Filling, hazards: Hazards) -> Self {
         let table = leaf.quoted();
         let alias = quote(&target.table_name);
         let column = quote(&target.column);
@@ -90,18 +101,16 @@ impl LeafStatements {
         let is_null = "IS NOT DISTINCT FROM NULL";
         let is_due = format!("{alias}.{column} {is_null}{filter}{has_value}");
         let one_of = "OPERATOR(pg_catalog.=) ANY";
-        // Where a statement can take longer than deadlock_timeout it must not wait for a row while it holds others:
-        // the application's look for deadlocks could fall into that wait.
-        let strength = if key { "UPDATE" } else { "NO KEY UPDATE" };
-        let places = if triggers.may_take_long || filling.can_be_null() {
-            format!(
-                "(ARRAY(SELECT {alias}.ctid FROM ONLY {table} AS {alias} \
-                 WHERE {alias}.ctid {one_of} ($1) AND {is_due} FOR {strength} SKIP LOCKED))"
-            )
+        let strength = if hazards.key {
+            "UPDATE"
         } else {
-            "($1)".to_owned()
+            "NO KEY UPDATE"
         };
-        let counts_refused = volatile || triggers.may_undo;
+        let unlocked = format!(
+            "(ARRAY(SELECT {alias}.ctid FROM ONLY {table} AS {alias} \
+             WHERE {alias}.ctid {one_of} ($1) AND {is_due} FOR {strength} SKIP LOCKED))"
+        );
+        let counts_refused = volatile || hazards.may_undo;
         let update_at = |places: &str| {
             let update = format!(
                 "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
@@ -123,16 +132,21 @@ impl LeafStatements {
         };
         let unfilled =
             format!("FROM ONLY {table} AS {alias} WHERE {alias}.{column} {is_null}{filter}");
+        let update = Statement::prepare(&update_at("($1)"), &types);
         LeafStatements {
-            update: Statement::prepare(&update_at(&places), &types),
-            update_waiting: Statement::prepare(&update_at("($1)"), &types),
+            table: leaf.oid,
+            may_take_long: hazards.may_take_long
+                || filling.can_be_null()
+                || !update.is_plain(leaf.oid),
+            update,
+            update_unlocked: Statement::prepare(&update_at(&unlocked), &types),
             unfilled: Statement::prepare(
                 &format!("SELECT {alias}.ctid {unfilled}{has_value} LIMIT $1"),
                 &[pg_sys::INT8OID],
             ),
             count: Statement::prepare(&format!("SELECT pg_catalog.count(*) {unfilled}"), &[]),
             counts_refused,
-            check_at_once: triggers
+            check_at_once: hazards
                 .may_wait_at_commit
                 .then(|| Statement::prepare("SET CONSTRAINTS ALL IMMEDIATE", &[])),
         }
@@ -146,20 +160,21 @@ impl LeafStatements {
         }
     }
 
-    /// Fills the rows at these places that are NULL now; where that may take long, those that nobody holds.
-    pub fn update(&self, tids: &[Tid], filling: &Filling) -> Updated {
-        self.run(&self.update, tids, filling)
+    /// Whether an UPDATE could take so long that it must not wait for a row while it holds others: the application's
+    /// look for deadlocks could fall into that wait.
+    pub fn may_take_long(&self) -> bool {
+        self.may_take_long
     }
 
-    /// Fills the row at this place if it is NULL when whoever holds it lets go.
-    pub fn update_waiting(&self, tid: Tid, filling: &Filling) -> Updated {
-        self.run(&self.update_waiting, &[tid], filling)
-    }
-
-    fn run(&self, update: &Statement, tids: &[Tid], filling: &Filling) -> Updated {
+    /// Fills the rows at these places that are NULL now, or when whoever holds them lets go.
+    pub fn update(&self, tids: &[Tid], filling: &Filling, busy: Busy) -> Updated {
+        let update = match busy {
+            Busy::Awaited => &self.update,
+            Busy::Skipped => &self.update_unlocked,
+        };
         let mut arguments = vec![tids.into()];
         arguments.extend(filling.value().map(spi::Argument::from));
-        let rows = update.execute(&arguments);
+        let rows = tid_scan::enforce(self.table, || update.execute(&arguments));
         if !self.counts_refused {
             return Updated {
                 filled: rows.processed(),

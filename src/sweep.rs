@@ -16,6 +16,13 @@ pub const LARGEST_WINDOW: u32 = 16 * 1024;
 const MOST_PASSES: u32 = 40;
 /// When less than one row in so many is left in a window, another pass costs more than moving them.
 const WORTH_A_PASS: usize = 50;
+/// The share of rows that one pass moves to other pages, to make room for those that stay.
+///
+/// Each of them gets a second entry in every index. The leaves of a B-tree are built 90 % full: so many entries find
+/// room without splitting them.
+const EVICTED: f64 = 0.09;
+/// Later passes find room that the first has made, and only make up for rows that became larger.
+const EVICTED_LATER: f64 = EVICTED / 2.0;
 /// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
 const OFFSET_WORDS: usize = 10;
 
@@ -29,28 +36,12 @@ pub struct Tid {
 }
 
 /// How the rows of a table are best updated.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// HOT updates are possible: recycle pages, evicting this share of a full page's rows.
-    Recycle {
-        /// Between 0 and 1.
-        evict: f64,
-    },
+    /// HOT updates are possible: recycle pages, evicting a share of their rows.
+    Recycle,
     /// Every new version goes wherever PostgreSQL puts it; one pass does.
     OnePass,
-}
-
-impl Method {
-    /// The method for a table on which a moved row costs `index_cost` index entries of a plain B-tree.
-    ///
-    /// Few indexes make moving cheap against another pass over the window, many make it dear. The curve goes through
-    /// the shares that were fastest in `make bench` with one index and with four. From four on, the leaves of a
-    /// B-tree, which are built 90 % full, have room for the second entries and need not split.
-    pub fn for_index_cost(index_cost: f64) -> Method {
-        Method::Recycle {
-            evict: 1.0 / (2.0 + 1.75 * index_cost.max(0.0)),
-        }
-    }
 }
 
 /// The blocks that one round of a backfill goes over.
@@ -112,6 +103,8 @@ pub struct Window {
     rows: usize,
     /// Rows that this pass left for the next.
     left: usize,
+    /// The fraction of a row that the pages so far were spared, to be evicted from the next.
+    due: f64,
     busy: BTreeSet<Tid>,
 }
 
@@ -138,6 +131,7 @@ impl Window {
             cursor: 0,
             rows: 0,
             left: 0,
+            due: 0.0,
             busy: BTreeSet::new(),
         }
     }
@@ -165,14 +159,15 @@ impl Window {
 
     /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
     pub fn choose(&mut self, block: u32, mut page: Page) -> Vec<Tid> {
-        let taking = self.taking();
         let Some(visited) = self.page_mut(block) else {
             return vec![];
         };
         page.rows.retain(|row| !visited.tried.contains(row.offset));
-        let taken = page.take(taking);
+        let taken = page.take(self.taking(page.rows.len()));
         let left = page.rows.len() - taken;
-        visited.left |= left > 0;
+        if let Some(visited) = self.page_mut(block) {
+            visited.left |= left > 0;
+        }
         self.left += left;
         if self.pass == 0 {
             self.rows += page.rows.len();
@@ -215,6 +210,11 @@ impl Window {
         self.method = Method::OnePass;
     }
 
+    /// Whether an earlier pass has made room for updates on the pages of this one.
+    pub fn has_made_room(&self) -> bool {
+        self.method == Method::Recycle && self.pass > 0
+    }
+
     /// Ends the pass; `true` when another one is needed for rows that were left.
     pub fn next_pass(&mut self) -> bool {
         if self.left == 0 || self.pass >= MOST_PASSES {
@@ -253,11 +253,20 @@ impl Window {
         self.pages.get_mut(index.ok()?)
     }
 
-    fn taking(&self) -> Taking {
-        match self.method {
-            Method::Recycle { evict } if self.pass == 0 => Taking::Recycle { evict },
-            Method::Recycle { evict } => Taking::Recycle { evict: evict / 2.0 },
-            Method::OnePass => Taking::Everything,
+    /// What to do with a page of so many rows. Of pages with few rows only some lose one, and others in the next pass:
+    /// the earlier entries in the indexes are dead then, and B-trees delete them before they split a leaf (since
+    /// PostgreSQL 14, "Bottom-up Index Deletion" in `src/backend/access/nbtree/README`).
+    fn taking(&mut self, rows: usize) -> Taking {
+        let share = match (self.method, self.pass) {
+            (Method::OnePass, _) => return Taking::Everything,
+            (Method::Recycle, 0) => EVICTED,
+            (Method::Recycle, _) => EVICTED_LATER,
+        };
+        self.due += share * rows as f64;
+        let evict = self.due.floor();
+        self.due -= evict;
+        Taking::Recycle {
+            evict: evict as usize,
         }
     }
 }
@@ -357,10 +366,9 @@ mod tests {
         #[test]
         fn takes_every_row_exactly_once(
             mut pages in prop::collection::vec(any_model(), 1..6),
-            index_cost in 0.0f64..20.0,
         ) {
             let rows: usize = pages.iter().map(|p| p.unfilled.len()).sum();
-            let (filled, passes) = sweep(&mut pages, Method::for_index_cost(index_cost));
+            let (filled, passes) = sweep(&mut pages, Method::Recycle);
             prop_assert_eq!(filled.len(), rows);
             prop_assert!(filled.values().all(|&times| times == 1));
             prop_assert!(pages.iter().all(|p| p.unfilled.is_empty()));
@@ -387,11 +395,11 @@ mod tests {
         }
 
         #[test]
-        fn refusing_rows_do_not_loop(rows in 1u16..200, index_cost in 0.0f64..20.0) {
+        fn refusing_rows_do_not_loop(rows in 1u16..200) {
             let look = Model {
                 unfilled: (1..=rows).collect(), size: 40, growth: 8, free: 0, dead: 0, pointers: 50,
             }.look();
-            let mut window = Window::new(vec![7], Method::for_index_cost(index_cost));
+            let mut window = Window::new(vec![7], Method::Recycle);
             let mut asked = 0;
             loop {
                 while let Some(block) = window.next_block() {
@@ -417,7 +425,7 @@ mod tests {
             pointers: 221,
         };
         let mut stayed = 0;
-        let mut window = Window::new(vec![0], Method::for_index_cost(4.0));
+        let mut window = Window::new(vec![0], Method::Recycle);
         loop {
             while let Some(block) = window.next_block() {
                 for tid in window.choose(block, page.look()) {
@@ -445,7 +453,7 @@ mod tests {
             rows: vec![row(3), row(4)],
             busy: vec![],
         };
-        let mut window = Window::new(vec![0], Method::for_index_cost(1.0));
+        let mut window = Window::new(vec![0], Method::Recycle);
         let block = window.next_block().expect("a block");
         let first = window.choose(block, look.clone());
         window.undone(&first);

@@ -4,6 +4,7 @@ use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 
 use crate::error::Error;
+use crate::pg::spi;
 
 /// The call of a procedure, as PostgreSQL hands it over.
 #[derive(Clone, Copy)]
@@ -24,6 +25,7 @@ impl Call {
     /// [`Error::TransactionBlock`], [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
     pub fn require_commit(&self) -> Result<(), Error> {
         let procedure = self.procedure;
+        spi::free_orphans();
         // SAFETY: plain reads of the server's state.
         let (standby, read_only, encoding) = unsafe {
             (

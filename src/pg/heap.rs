@@ -5,6 +5,7 @@
 use pgrx::pg_sys;
 
 use crate::page::{Page, Row};
+use crate::pg::name;
 use crate::pg::value::ColumnType;
 use crate::sweep::Tid;
 
@@ -17,6 +18,20 @@ impl Table {
         // SAFETY: try_table_open takes the lock, then looks whether the table exists.
         let relation = unsafe { pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as i32) };
         (!relation.is_null()).then(|| Table(relation))
+    }
+
+    /// Its OID.
+    pub fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_id }
+    }
+
+    /// Its access method, unless that is `heap`, whose pages are read here.
+    pub fn other_access_method(&self) -> Option<String> {
+        // SAFETY: the relation is open, and so its catalog row is cached.
+        let method = unsafe { (*(*self.0).rd_rel).relam };
+        (method != pg_sys::HEAP_TABLE_AM_OID)
+            .then(|| name::of_access_method(method).unwrap_or_default())
     }
 
     /// PostgreSQL's handle, valid while `self` lives.
@@ -176,7 +191,7 @@ impl Drop for Table {
 }
 
 /// A column, as the table's descriptor has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Column {
     /// Its number, from 1.
     pub number: i16,

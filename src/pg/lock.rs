@@ -52,11 +52,17 @@ impl Drop for ColumnLock {
 
 /// How strongly a table is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "the names that PostgreSQL gives them"
+)]
 pub enum TableLock {
     /// Nobody else may read or write: for a change of the catalogs.
     AccessExclusive,
     /// Everyone may read and write, and nobody change the table's definition: for a validation.
     ShareUpdateExclusive,
+    /// Everyone may read and write: to write rows.
+    RowExclusive,
 }
 
 impl TableLock {
@@ -64,6 +70,7 @@ impl TableLock {
         let mode = match self {
             TableLock::AccessExclusive => pg_sys::AccessExclusiveLock,
             TableLock::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
+            TableLock::RowExclusive => pg_sys::RowExclusiveLock,
         };
         mode as pg_sys::LOCKMODE
     }

@@ -30,6 +30,17 @@ pub fn warning(message: String, hint: &str) {
     );
 }
 
+/// Sends a WARNING with a DETAIL line.
+pub fn warning_with(message: String, detail: &str) {
+    send(
+        PgLogLevel::WARNING,
+        PgSqlErrorCode::ERRCODE_WARNING,
+        message,
+        Some(detail.into()),
+        None,
+    );
+}
+
 fn send(
     level: PgLogLevel,
     code: PgSqlErrorCode,

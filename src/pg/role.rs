@@ -34,3 +34,9 @@ pub fn acting_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _path = Temporarily::catalog_only();
     work()
 }
+
+/// The role that has logged in.
+pub fn session_user() -> pg_sys::Oid {
+    // SAFETY: set once at the start of the session, and by SET SESSION AUTHORIZATION.
+    unsafe { pg_sys::GetSessionUserId() }
+}

@@ -31,6 +31,23 @@ pub fn set_local_deadlock_timeout(limit: Duration) {
     set_local_time(c"deadlock_timeout", limit);
 }
 
+/// Has locks waited for without a limit until the end of this transaction, whatever `lock_timeout` the session has.
+pub fn wait_for_locks_without_limit() {
+    // SAFETY: an integer that only this thread changes.
+    if unsafe { pg_sys::LockTimeout } != 0 {
+        set(c"lock_timeout", c"0", pg_sys::GucAction::GUC_ACTION_LOCAL);
+    }
+}
+
+/// Has this transaction's commit wait for the local disk, and for no standby.
+pub fn set_local_commit_to_local() {
+    set(
+        c"synchronous_commit",
+        c"local",
+        pg_sys::GucAction::GUC_ACTION_LOCAL,
+    );
+}
+
 fn set_local_time(name: &CStr, limit: Duration) {
     let millis = limit.as_millis().clamp(1, i32::MAX as u128);
     let value = CString::new(format!("{millis}ms")).unwrap_or_default();
@@ -46,6 +63,13 @@ impl Temporarily {
     /// Puts only `pg_catalog` on the search path, and temporary objects last.
     pub fn catalog_only() -> Self {
         Self::set(&[(c"search_path", c"pg_catalog, pg_temp")])
+    }
+
+    /// Lets the planner use TID scans, without which PostgreSQL 18 does not make a path for one; `None` if it does.
+    pub fn tid_scans() -> Option<Self> {
+        // SAFETY: a setting of this backend.
+        let enabled = unsafe { pg_sys::enable_tidscan };
+        (!enabled).then(|| Self::set(&[(c"enable_tidscan", c"on")]))
     }
 
     /// Has values written in one way, whatever the session prefers, as `postgres_fdw` does.

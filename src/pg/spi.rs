@@ -1,5 +1,6 @@
 //! SQL run by the extension itself, through the Server Programming Interface.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 
 use pgrx::datum::{FromDatum, IntoDatum};
@@ -137,24 +138,63 @@ impl Statement {
 
     /// Whether the statement calls any volatile function.
     pub fn is_volatile(&self) -> bool {
-        // SAFETY: the plan is valid; its sources and their query lists belong to it.
+        // SAFETY: the source is valid, and its query list belongs to it.
         unsafe {
-            let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
-            let source = (*(*sources).elements).ptr_value as *mut pg_sys::CachedPlanSource;
-            let queries = (*source).query_list;
+            let queries = (*self.source()).query_list;
             pg_sys::contain_volatile_functions(
                 (*(*queries).elements).ptr_value as *mut pg_sys::Node,
             )
+        }
+    }
+
+    /// Whether the statement reads `table` alone and calls nothing but PostgreSQL's own functions.
+    ///
+    /// The plan cache keeps a list of everything else, so that it notices changes.
+    pub fn is_plain(&self, table: pg_sys::Oid) -> bool {
+        // SAFETY: the source is valid, and its lists belong to it; null is an empty list.
+        unsafe {
+            let source = self.source();
+            let relations = (*source).relationOids;
+            let others = !relations.is_null() && {
+                let length = (*relations).length as usize;
+                let cells = std::slice::from_raw_parts((*relations).elements, length);
+                cells.iter().any(|cell| cell.oid_value != table)
+            };
+            (*source).invalItems.is_null() && !others
+        }
+    }
+
+    fn source(&self) -> *const pg_sys::CachedPlanSource {
+        // SAFETY: the plan is valid, and was prepared from one statement.
+        unsafe {
+            let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
+            (*(*sources).elements).ptr_value.cast_const().cast()
         }
     }
 }
 
 impl Drop for Statement {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            // A plan may be in use until PostgreSQL has cleaned up after the error.
+            ORPHANS.with_borrow_mut(|orphans| orphans.push(self.0));
+        } else {
             // SAFETY: the plan was kept by `prepare` and is freed once.
             unsafe { pg_sys::SPI_freeplan(self.0) };
         }
+    }
+}
+
+thread_local! {
+    /// Plans of statements that an error of PostgreSQL's has ended, to be freed when the error is over.
+    static ORPHANS: RefCell<Vec<pg_sys::SPIPlanPtr>> = const { RefCell::new(vec![]) };
+}
+
+/// Frees the plans that earlier calls of this session have left because of errors. Must be called outside of them.
+pub fn free_orphans() {
+    for plan in ORPHANS.take() {
+        // SAFETY: the plan was kept by `prepare`, and its statement is gone without having freed it.
+        unsafe { pg_sys::SPI_freeplan(plan) };
     }
 }
 

@@ -7,16 +7,34 @@ use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use crate::error::Error;
 use crate::pg::spi::Connection;
+use crate::pg::standby::Durability;
+use crate::pg::{postmaster, settings};
 
 /// Runs `work` with SPI and commits it; the next transaction has begun when this returns.
 ///
 /// All that PostgreSQL allocated for `work` is freed. An error leaves the transaction to be rolled back by the
-/// error's way out of the CALL.
+/// error's way out of the CALL. Locks are let go before a synchronous standby is waited for. The session's
+/// `lock_timeout` does not count: the steps set their own.
+///
+/// # Errors
+/// Those of `work`, and PostgreSQL's 57014 when the wait for a standby is cancelled.
 pub fn commit_after<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    transact(work)
+}
+
+/// [`commit_after`] for work that can end in more ways than an [`Error`].
+///
+/// # Errors
+/// Those of [`commit_after`].
+pub fn transact<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    postmaster::require_alive();
     let connection = Connection::open_nonatomic();
     read_committed();
+    settings::wait_for_locks_without_limit();
     let result = work()?;
+    let durability = Durability::local_first();
     connection.commit();
+    durability.reach();
     Ok(result)
 }
 

@@ -40,6 +40,11 @@ pub fn pid() -> i32 {
 
 /// Sleeps, but wakes for cancellation, termination and a reload of the configuration.
 pub fn sleep(time: std::time::Duration) {
+    sleep_for(time, pg_sys::PG_WAIT_EXTENSION);
+}
+
+/// [`sleep`], shown in `pg_stat_activity` as a wait for this event.
+pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch of this backend, waited on in the manner of `pg_sleep`.
     unsafe {
@@ -47,7 +52,7 @@ pub fn sleep(time: std::time::Duration) {
             pg_sys::MyLatch,
             events as i32,
             time.as_millis().clamp(1, i32::MAX as u128) as _,
-            pg_sys::PG_WAIT_EXTENSION,
+            wait_event,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }

@@ -1,0 +1,68 @@
+//! Who is in the way: holders of the xmin horizon and of rows, described for a person.
+
+use pgrx::pg_sys;
+
+use crate::home::Home;
+use crate::pg::spi::{self, argument};
+
+/// Who holds the xmin horizon back, and what to do about it.
+///
+/// Asked with the rights of the extension's owner: PostgreSQL shows a role only its own snapshots.
+pub fn of_horizon(home: &Home) -> Option<(String, String)> {
+    let rows = home.query(HORIZON, &[]);
+    let row = rows.first()?;
+    Some((row.get(1)?, row.get(2)?))
+}
+
+/// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
+pub fn of_rows(table: pg_sys::Oid) -> Option<String> {
+    spi::catalog(ROWS, &[argument(table)])
+        .first()
+        .and_then(|row| row.get(1))
+}
+
+/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
+const HORIZON: &str = "
+    SELECT description, hint FROM (
+        SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
+               CASE backend_type WHEN 'walsender'
+                    THEN format('the standby or replication client of process %s (%s)', pid, application_name)
+                    ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
+                                application_name, usename, date_trunc('second', clock_timestamp() - xact_start))
+               END AS description,
+               CASE backend_type WHEN 'walsender' THEN 'Turn off hot_standby_feedback there while the backfill runs.'
+                    ELSE 'End that transaction, or go on: rows are filled all the same, at the cost of a plain UPDATE.'
+               END AS hint
+        FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+        AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
+        AND (backend_type = 'walsender'
+             OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
+        UNION ALL
+        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared),
+               'End it with COMMIT PREPARED or ROLLBACK PREPARED.'
+        FROM pg_prepared_xacts WHERE database = current_database()
+        UNION ALL
+        SELECT age(xmin), format('replication slot \"%s\"', slot_name),
+               'Let its consumer catch up, or drop it with pg_drop_replication_slot if nobody uses it.'
+        FROM pg_replication_slots WHERE xmin IS NOT NULL) holder
+    ORDER BY age DESC LIMIT 1";
+
+/// Transactions that write (they have an ID, and so the lock on it) and have locked the table: the candidates.
+const ROWS: &str = "
+    SELECT string_agg(description, ', ' ORDER BY began)
+    FROM (
+        SELECT DISTINCT
+            CASE WHEN l.pid IS NULL THEN format('prepared transaction \"%s\"', p.gid)
+                 ELSE format('process %s (application \"%s\")', l.pid, a.application_name) END AS description,
+            coalesce(a.xact_start, p.prepared) AS began
+        FROM pg_locks l
+        JOIN pg_locks x ON x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted
+             AND x.virtualtransaction = l.virtualtransaction
+        LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND p.transaction = x.transactionid
+        WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.pid IS DISTINCT FROM pg_backend_pid()
+        AND l.mode IN ('RowShareLock', 'RowExclusiveLock')
+        ORDER BY began LIMIT 5) holder";
