@@ -207,7 +207,8 @@ fn choose(
             return false;
         }
         let Some(block) = window.next_block() else {
-            return true;
+            taken.extend(window.take_moving());
+            return taken.is_empty();
         };
         // VACUUM may have cut the end of the table off since the window was made.
         if block < blocks {

@@ -32,26 +32,72 @@ pub struct Row {
     pub filled_size: usize,
 }
 
+impl Row {
+    /// Bytes that its filled version takes, with a line pointer.
+    fn needed(&self) -> usize {
+        self.filled_size + LINE_POINTER
+    }
+}
+
 /// What a pass may do with a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
-    /// Rows that fit; and at least this many, though the surplus moves to other pages.
+    /// Rows that fit; and others that move to other pages, as long as the next pass would find too little room.
     Recycle {
-        /// Rows.
+        /// Rows that the next pass is to find room for.
+        room: usize,
+        /// Most rows to be moved.
         evict: usize,
     },
     /// Every row, wherever the new versions go.
     Everything,
 }
 
+/// How many rows of a page, from the first, to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// All that are taken.
+    pub rows: usize,
+    /// Of those, the last ones, which are moved to make room for others.
+    pub evicted: usize,
+}
+
 impl Page {
-    /// How many of the page's rows, from the first, to take in this pass.
-    pub fn take(&self, taking: Taking) -> usize {
-        match taking {
-            Taking::Everything => self.rows.len(),
-            Taking::Recycle { .. } if self.line_pointers == 0 => self.rows.len(),
-            Taking::Recycle { evict } => self.fitting().max(evict.min(self.rows.len())),
+    /// Which of the page's rows to take in this pass.
+    pub fn take(&self, taking: Taking) -> Taken {
+        let (staying, evicted) = match taking {
+            Taking::Everything => (self.rows.len(), 0),
+            Taking::Recycle { room, evict } => {
+                let fitting = self.fitting();
+                (fitting, self.evicted(fitting, room, evict))
+            }
+        };
+        Taken {
+            rows: staying + evicted,
+            evicted,
         }
+    }
+
+    /// How many rows, at most `most`, to move besides the first `fitting`, so that once the dead versions of all of them
+    /// are pruned there is room for `room` others.
+    fn evicted(&self, fitting: usize, room: usize, most: usize) -> usize {
+        let (staying, rest) = self.rows.split_at(fitting);
+        let Some(next) = rest.first() else {
+            return 0;
+        };
+        // A version of its own size and a line pointer more each row that stays will need.
+        let grown: usize = staying.iter().map(Row::needed).sum();
+        let pruned: usize = staying.iter().map(|row| row.size).sum();
+        let mut free = (self.free + pruned).saturating_sub(grown);
+        let wanted = room * next.needed();
+        rest.iter()
+            .take(most)
+            .take_while(|row| {
+                let is_wanted = free < wanted;
+                free += row.size;
+                is_wanted
+            })
+            .count()
     }
 
     /// How many rows, from the first, find room for their new versions on this page.
@@ -59,11 +105,10 @@ impl Page {
         let mut free = self.free;
         let mut fitting = 0;
         for row in self.rows.iter().take(self.line_pointers) {
-            let needed = row.filled_size + LINE_POINTER;
-            if needed > free {
+            if row.needed() > free {
                 break;
             }
-            free -= needed;
+            free -= row.needed();
             fitting += 1;
         }
         fitting
@@ -103,11 +148,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_takes_more_than_there_is(page in any_page(), evict in 0usize..100) {
-            let taken = page.take(Taking::Recycle { evict });
-            prop_assert!(taken <= page.rows.len());
-            prop_assert!(taken >= evict.min(page.rows.len()));
-            prop_assert_eq!(page.take(Taking::Everything), page.rows.len());
+        fn never_takes_more_than_there_is(page in any_page(), room in 0usize..20, evict in 0usize..100) {
+            let taken = page.take(Taking::Recycle { room, evict });
+            prop_assert!(taken.rows <= page.rows.len());
+            prop_assert!(taken.evicted <= evict);
+            prop_assert_eq!(taken.rows - taken.evicted, page.fitting());
+            prop_assert_eq!(page.take(Taking::Everything).rows, page.rows.len());
         }
 
         #[test]
@@ -119,30 +165,54 @@ mod tests {
         }
 
         #[test]
-        fn moves_no_more_than_it_is_told(page in any_page(), evict in 0usize..100) {
-            prop_assume!(page.line_pointers > 0);
-            let moved = page.take(Taking::Recycle { evict }).saturating_sub(page.fitting());
-            prop_assert!(moved <= evict);
+        fn moves_no_row_in_vain(page in any_page(), room in 0usize..20) {
+            let taken = page.take(Taking::Recycle { room, evict: 1000 });
+            prop_assume!(taken.evicted > 0);
+            let fewer = Taking::Recycle { room, evict: taken.evicted - 1 };
+            prop_assert!(page.take(fewer).rows == taken.rows - 1);
         }
+    }
+
+    fn recycle(room: usize, evict: usize) -> Taking {
+        Taking::Recycle { room, evict }
     }
 
     #[test]
     fn takes_what_fits_when_there_is_room() {
         let roomy = page(1000, 200, &[(112, 8); 60]);
-        assert_eq!(roomy.fitting(), 8);
-        assert_eq!(roomy.take(Taking::Recycle { evict: 5 }), 8);
+        assert_eq!(
+            roomy.take(recycle(5, 5)),
+            Taken {
+                rows: 8,
+                evicted: 0
+            }
+        );
     }
 
     #[test]
     fn evicts_rows_of_a_full_page() {
         let full = page(20, 200, &[(112, 0); 70]);
-        assert_eq!(full.take(Taking::Recycle { evict: 6 }), 6);
-        assert_eq!(full.take(Taking::Recycle { evict: 0 }), 0);
+        assert_eq!(full.take(recycle(6, 10)).evicted, 7);
+        assert_eq!(full.take(recycle(6, 6)).evicted, 6);
+        assert_eq!(full.take(recycle(6, 0)).rows, 0);
     }
 
     #[test]
-    fn gives_up_on_a_page_without_line_pointers() {
+    fn makes_up_for_rows_that_grow() {
+        // Eight stay, and take twice as much when the ninth and others come.
+        let growing = page(8 * 204, 200, &[(100, 100); 40]);
+        assert_eq!(
+            growing.take(recycle(8, 10)),
+            Taken {
+                rows: 17,
+                evicted: 9
+            }
+        );
+    }
+
+    #[test]
+    fn a_page_without_line_pointers_has_no_room() {
         let crowded = page(500, 0, &[(32, 8); 50]);
-        assert_eq!(crowded.take(Taking::Recycle { evict: 5 }), 50);
+        assert_eq!(crowded.take(recycle(5, 5)).evicted, 0);
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::page::{Page, Taking};
+use crate::page::{Page, Taken, Taking};
 
 /// Blocks of the first window: 8 MB.
 pub const FIRST_WINDOW: u32 = 1024;
@@ -16,13 +16,17 @@ pub const LARGEST_WINDOW: u32 = 16 * 1024;
 const MOST_PASSES: u32 = 40;
 /// When less than one row in so many is left in a window, another pass costs more than moving them.
 const WORTH_A_PASS: usize = 50;
-/// The share of rows that one pass moves to other pages, to make room for those that stay.
+/// The share of a page's rows that one pass makes room for, and the most it moves to other pages to that end.
 ///
-/// Each of them gets a second entry in every index. The leaves of a B-tree are built 90 % full: so many entries find
-/// room without splitting them.
-const EVICTED: f64 = 0.09;
-/// Later passes find room that the first has made, and only make up for rows that became larger.
-const EVICTED_LATER: f64 = EVICTED / 2.0;
+/// Each row moved gets a second entry in every index. The leaves of a B-tree are built 90 % full: so many entries find
+/// room without splitting them. `make bench` and `tests/client/growth.rs` are the judges.
+const ROOM: f64 = 0.05;
+/// Of a page of few rows at least this part of one is moved in a pass: more passes would cost more than the indexes gain.
+const LEAST_SHARE: f64 = 0.25;
+/// Of the rows that are left on a page, room is made for one in so many: in the end it would stay unused.
+const LEFT_PER_ROOM: usize = 8;
+/// Rows that move are taken in so many rounds over the window.
+const ROUNDS: usize = 64;
 /// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
 const OFFSET_WORDS: usize = 10;
 
@@ -103,8 +107,10 @@ pub struct Window {
     rows: usize,
     /// Rows that this pass left for the next.
     left: usize,
-    /// The fraction of a row that the pages so far were spared, to be evicted from the next.
+    /// How many rows, and fractions of one, may be moved yet for the pages that this pass has looked at.
     due: f64,
+    /// Rows of this pass that will move to other pages.
+    moving: Vec<Tid>,
     busy: BTreeSet<Tid>,
 }
 
@@ -112,6 +118,8 @@ pub struct Window {
 #[derive(Debug)]
 struct Visited {
     block: u32,
+    /// Rows that the first pass saw.
+    rows: usize,
     tried: Offsets,
     left: bool,
 }
@@ -121,6 +129,7 @@ impl Window {
     pub fn new(blocks: Vec<u32>, method: Method) -> Self {
         let visited = |block| Visited {
             block,
+            rows: 0,
             tried: Offsets::default(),
             left: true,
         };
@@ -132,6 +141,7 @@ impl Window {
             rows: 0,
             left: 0,
             due: 0.0,
+            moving: vec![],
             busy: BTreeSet::new(),
         }
     }
@@ -157,26 +167,67 @@ impl Window {
         Some(page.block)
     }
 
-    /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
+    /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass: those that will stay on it.
+    /// [`Window::take_moving`] gives the others.
     pub fn choose(&mut self, block: u32, mut page: Page) -> Vec<Tid> {
+        let pass = self.pass;
         let Some(visited) = self.page_mut(block) else {
             return vec![];
         };
         page.rows.retain(|row| !visited.tried.contains(row.offset));
-        let taken = page.take(self.taking(page.rows.len()));
-        let left = page.rows.len() - taken;
+        if pass == 0 {
+            visited.rows = page.rows.len();
+        }
+        let rows = visited.rows;
+        let taken = self.take(&page, rows);
+        let left = page.rows.len() - taken.rows;
         if let Some(visited) = self.page_mut(block) {
             visited.left |= left > 0;
         }
         self.left += left;
-        if self.pass == 0 {
+        if pass == 0 {
             self.rows += page.rows.len();
         }
         let tid = |offset| Tid { block, offset };
         self.busy.extend(page.busy.into_iter().map(tid));
-        page.rows[..taken]
+        let mut tids: Vec<Tid> = page.rows[..taken.rows]
             .iter()
             .map(|row| tid(row.offset))
+            .collect();
+        self.moving
+            .extend(tids.split_off(taken.rows - taken.evicted));
+        tids
+    }
+
+    /// Decides on a page that had so many `rows` in the first pass.
+    ///
+    /// Of pages with few rows only some lose one in this pass, and others in the next.
+    fn take(&mut self, page: &Page, rows: usize) -> Taken {
+        if self.method == Method::OnePass {
+            return page.take(Taking::Everything);
+        }
+        let share = (ROOM * rows as f64).max(LEAST_SHARE);
+        self.due = (self.due + share).min(share + 1.0);
+        let room = share.min((page.rows.len() / LEFT_PER_ROOM) as f64).round() as usize;
+        let taken = page.take(Taking::Recycle {
+            room: room.max(1),
+            evict: self.due as usize,
+        });
+        self.due -= taken.evicted as f64;
+        taken
+    }
+
+    /// The rows of this pass that move to other pages; to be asked for when all blocks were looked at.
+    ///
+    /// Neighbours are far apart in this order, and so do not meet again on one new page. Before a B-tree splits a leaf,
+    /// it looks for dead entries, on few pages of the table: those that many entries of the leaf point to. They should
+    /// be the old ones ("Bottom-Up deletion" in PostgreSQL's `src/backend/access/nbtree/README`, and
+    /// `bottomup_sort_and_shrink` in `heapam.c`).
+    pub fn take_moving(&mut self) -> Vec<Tid> {
+        let moving = std::mem::take(&mut self.moving);
+        (0..ROUNDS)
+            .flat_map(|round| moving.iter().skip(round).step_by(ROUNDS))
+            .copied()
             .collect()
     }
 
@@ -251,23 +302,6 @@ impl Window {
     fn page_mut(&mut self, block: u32) -> Option<&mut Visited> {
         let index = self.pages.binary_search_by_key(&block, |page| page.block);
         self.pages.get_mut(index.ok()?)
-    }
-
-    /// What to do with a page of so many rows. Of pages with few rows only some lose one, and others in the next pass:
-    /// the earlier entries in the indexes are dead then, and B-trees delete them before they split a leaf (since
-    /// PostgreSQL 14, "Bottom-up Index Deletion" in `src/backend/access/nbtree/README`).
-    fn taking(&mut self, rows: usize) -> Taking {
-        let share = match (self.method, self.pass) {
-            (Method::OnePass, _) => return Taking::Everything,
-            (Method::Recycle, 0) => EVICTED,
-            (Method::Recycle, _) => EVICTED_LATER,
-        };
-        self.due += share * rows as f64;
-        let evict = self.due.floor();
-        self.due -= evict;
-        Taking::Recycle {
-            evict: evict as usize,
-        }
     }
 }
 
@@ -347,18 +381,24 @@ mod tests {
         loop {
             passes += 1;
             while let Some(block) = window.next_block() {
-                let model = &mut pages[block as usize];
-                let tids = window.choose(block, model.look());
-                for tid in &tids {
-                    model.fill(tid.offset);
-                    *filled.entry(*tid).or_insert(0) += 1;
-                }
+                let tids = window.choose(block, pages[block as usize].look());
+                fill(pages, &tids, &mut filled);
                 window.tried(&tids);
             }
+            let tids = window.take_moving();
+            fill(pages, &tids, &mut filled);
+            window.tried(&tids);
             pages.iter_mut().for_each(Model::prune);
             if !window.next_pass() {
                 return (filled, passes);
             }
+        }
+    }
+
+    fn fill(pages: &mut [Model], tids: &[Tid], filled: &mut BTreeMap<Tid, u32>) {
+        for tid in tids {
+            pages[tid.block as usize].fill(tid.offset);
+            *filled.entry(*tid).or_insert(0) += 1;
         }
     }
 
@@ -407,6 +447,9 @@ mod tests {
                     asked += tids.len();
                     window.tried(&tids);
                 }
+                let tids = window.take_moving();
+                asked += tids.len();
+                window.tried(&tids);
                 if !window.next_pass() { break }
             }
             prop_assert_eq!(asked, usize::from(rows));
@@ -432,12 +475,34 @@ mod tests {
                     stayed += u32::from(page.fill(tid.offset));
                 }
             }
+            for tid in window.take_moving() {
+                page.fill(tid.offset);
+            }
             page.prune();
             if !window.next_pass() {
                 break;
             }
         }
         assert!(stayed >= 60, "{stayed} of {rows} rows stayed");
+    }
+
+    #[test]
+    fn pages_with_few_rows_take_turns() {
+        let wide = || Model {
+            unfilled: (1..=8).collect(),
+            size: 1000,
+            growth: 8,
+            free: 100,
+            dead: 0,
+            pointers: 200,
+        };
+        let mut window = Window::new((0..100).collect(), Method::Recycle);
+        while let Some(block) = window.next_block() {
+            assert!(window.choose(block, wide().look()).is_empty());
+        }
+        let moving = window.take_moving();
+        assert_eq!(moving.len(), (100.0 * 8.0 * ROOM) as usize);
+        assert!(moving.windows(2).all(|pair| pair[0].block != pair[1].block));
     }
 
     #[test]
