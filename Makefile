@@ -15,7 +15,7 @@ with_pg = scripts/with-pg $(PG)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint install clean
+.PHONY: help setup demo test bench lint lint-code lint-sql lint-sql-only install clean
 .PHONY: test-unit test-client test-client-only test-regress test-regress-only test-examples test-examples-only
 
 help: ## what can be made (this list)
@@ -53,8 +53,15 @@ test-examples-only:
 bench: install ## compare ways to fill a column; ARGS=--help for what can be chosen
 	$(with_pg) cargo run --release --package bench --bin bench -- $(ARGS)
 
-lint: ## format and lints
+lint: lint-code lint-sql ## format, lints, and names in the script that is installed
+
+lint-code:
 	$(with_pg) scripts/lint
+
+lint-sql: install lint-sql-only
+
+lint-sql-only:
+	$(with_pg) scripts/lint-sql
 
 install: ## build the release and install it
 	$(with_pg) scripts/install
