@@ -22,7 +22,7 @@ help: ## what can be made (this list)
 	@echo 'make TARGET [PG=15|16|17|18] [ROWS=number] [ARGS="arguments"]'
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F '|' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
-setup: ## obtain a private PostgreSQL, cargo-pgrx and system packages that are missing
+setup: ## obtain a private PostgreSQL, cargo-pgrx, pgspot and system packages that are missing
 	@scripts/setup $(PG)
 
 demo: install ## watch a table of ROWS rows being migrated under load

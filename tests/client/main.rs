@@ -6,6 +6,7 @@ mod ddl_locks;
 mod deadlocks;
 mod documentation;
 mod horizon;
+mod hostile;
 mod inputs;
 mod locks;
 mod not_null;
