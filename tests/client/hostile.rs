@@ -253,3 +253,34 @@ fn objects_made_before_the_extension_are_not_used_by_it() -> Result<()> {
     assert_eq!(ran(&db)?, [multiplied]);
     Ok(())
 }
+
+/// A CHECK remembers its operators. Those for arrays and enums are PostgreSQL's for any array and any enum, so that one
+/// for a certain type fits better.
+#[test]
+fn checks_are_tried_with_the_operators_they_were_made_with() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE public.t (id int, c int[]);
+         ALTER TABLE public.t ADD CHECK (c <> '{}'), ADD CHECK (c IS DISTINCT FROM '{}'),
+                              ADD CHECK (nullif(c, '{}') <> '{2}');
+         INSERT INTO public.t VALUES (1, NULL)",
+    )?;
+    let other = format!("{}_other", db.name());
+    db.execute(&format!(
+        "CREATE ROLE {other} LOGIN; GRANT CREATE ON SCHEMA public TO {other}"
+    ))?;
+    let mut traps = RECORD.to_owned();
+    trap(&mut traps, "compare", &["_int4", "_int4"], "bool")?;
+    for operator in ["=", "<>"] {
+        write!(
+            traps,
+            "CREATE OPERATOR public.{operator} (LEFTARG = int[], RIGHTARG = int[], FUNCTION = public.compare);"
+        )?;
+    }
+    db.connect_as(&other)?.batch_execute(&traps)?;
+    db.call("CALL public.safe_backfill('public.t', 'c', '{1}'::int[])")?
+        .succeeded()?;
+    let called = ran(&db)?;
+    ensure!(called.is_empty(), "these ran: {called:#?}");
+    Ok(())
+}
