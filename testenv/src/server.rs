@@ -196,6 +196,12 @@ impl Server {
         kill(Pid::from_raw(pid), Signal::SIGKILL).context("could not kill the backend")
     }
 
+    /// Ends the postmaster, and it alone, with SIGKILL: its children are left to notice.
+    pub fn kill_postmaster(&self) -> Result<()> {
+        let pid = self.postmaster().context("the server does not run")?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).context("could not kill the postmaster")
+    }
+
     /// Waits until the server accepts connections, for instance after it has restarted itself.
     pub fn wait_until_ready(&self) -> Result<()> {
         wait_for("the server to accept connections", || {
