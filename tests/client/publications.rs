@@ -103,12 +103,10 @@ fn persistence(db: &Database) -> Result<String> {
 #[test]
 fn a_subscriber_of_all_tables_needs_no_extension_during_and_after_a_call() -> Result<()> {
     let (publisher, subscriber) = (publisher()?, subscriber_without_extension()?);
-    publisher.execute("DROP EXTENSION pg_safe_backfill; DROP TABLE slow")?;
+    publisher.execute("DROP EXTENSION pg_safe_backfill")?;
     publisher.execute("CREATE PUBLICATION everything FOR ALL TABLES")?;
     subscribe(&subscriber, &publisher, "everything")?;
-    publisher.execute(
-        "CREATE EXTENSION pg_safe_backfill; CREATE UNLOGGED TABLE slow (seconds float8)",
-    )?;
+    publisher.execute("CREATE EXTENSION pg_safe_backfill")?;
 
     let run = start_slowly(&publisher)?;
     replicates(&publisher, &subscriber)?;
@@ -212,7 +210,6 @@ fn has_filled_on_its_own(db: &Database) -> Result<()> {
 /// A subscriber with the extension, to whom the publisher's jobs were copied with the other tables.
 fn subscriber_with_copied_jobs(publisher: &Database) -> Result<Database> {
     let subscriber = subscriber()?;
-    subscriber.execute("CREATE TABLE slow (seconds float8)")?;
     publisher.execute("CREATE PUBLICATION everything FOR ALL TABLES")?;
     subscribe(&subscriber, publisher, "everything")?;
     let jobs: i64 = subscriber.value("SELECT count(*) FROM safe_backfill_job")?;
