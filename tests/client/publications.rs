@@ -76,6 +76,15 @@ fn start_slowly(publisher: &Database) -> Result<Run> {
     Ok(run)
 }
 
+/// Several batches begin and end.
+fn batches_go_on(publisher: &Database) -> Result<()> {
+    let filled: i64 = publisher.value("SELECT count(*) FROM t WHERE c = 1")?;
+    publisher.wait_until(&format!(
+        "SELECT count(*) > {} FROM t WHERE c = 1",
+        filled + 50
+    ))
+}
+
 /// The CALL ends well, after having said once that the table of jobs is not published as part of `publication`.
 fn ends_naming(publisher: &Database, run: Run, publication: &str) -> Result<()> {
     ensure!(
@@ -166,7 +175,7 @@ fn a_schema_published_in_the_middle_of_a_run_stops_no_subscriber() -> Result<()>
 
     publisher.execute("ALTER PUBLICATION app ADD TABLES IN SCHEMA public")?;
 
-    publisher.wait_until("SELECT count(*) > 200 FROM t WHERE c = 1")?;
+    batches_go_on(&publisher)?;
     replicates(&publisher, &subscriber)?;
     ends_naming(&publisher, run, "app")?;
     filled_rows_arrive(&subscriber)
@@ -180,15 +189,12 @@ fn a_publication_of_all_tables_created_in_the_middle_of_a_run_stops_no_subscribe
     let run = start_slowly(&publisher)?;
 
     publisher.execute("CREATE PUBLICATION everything FOR ALL TABLES")?;
-    // The subscriber has come to where the publication exists.
+    // For the subscriber nothing is left of the time without that publication, in which it could not be looked up.
+    batches_go_on(&publisher)?;
     replicates(&publisher, &subscriber)?;
     subscriber.execute("ALTER SUBSCRIPTION s SET PUBLICATION everything WITH (refresh = false)")?;
 
-    let filled: i64 = publisher.value("SELECT count(*) FROM t WHERE c = 1")?;
-    publisher.wait_until(&format!(
-        "SELECT count(*) > {} FROM t WHERE c = 1",
-        filled + 50
-    ))?;
+    batches_go_on(&publisher)?;
     replicates(&publisher, &subscriber)?;
     ends_naming(&publisher, run, "everything")?;
     filled_rows_arrive(&subscriber)
