@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::pg::parse;
-use crate::pg::spi::{self, argument, quote};
+use crate::pg::spi::{self, argument};
 use crate::pg::value::{ColumnType, Constant};
+use crate::pg::{check, parse};
 use crate::statements::{Hazards, LeafName, LeafStatements};
 use crate::target::Target;
 
@@ -87,17 +87,8 @@ impl Filling {
                 .iter()
                 .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
                 .collect();
-        for (constraint, check) in checks {
-            let sql = format!(
-                "SELECT ({check}) FROM (SELECT $1 AS {}) AS {}",
-                quote(&target.column),
-                quote(&target.table_name)
-            );
-            let passed: Option<bool> = spi::execute(&sql, &[constant.into()])
-                .first()
-                .and_then(|row| row.get(1));
-            // NULL passes a CHECK.
-            if passed == Some(false) {
+        for (constraint, tree) in checks {
+            if !check::allows(&tree, target.number, constant) {
                 return Err(Error::CheckViolation {
                     table: target.table_name.clone(),
                     column: target.column.clone(),
@@ -143,7 +134,7 @@ impl Filling {
 }
 
 const CHECKS: &str = "
-    SELECT conname::text, pg_get_expr(conbin, conrelid)
+    SELECT conname::text, conbin::text
     FROM pg_constraint c
     WHERE conrelid = $1 AND contype = 'c' AND conkey = ARRAY[$2]
     -- Since PostgreSQL 18 a constraint can be NOT ENFORCED.

@@ -81,12 +81,14 @@ fn stretches(blocks: u32) -> impl Iterator<Item = Range<u32>> {
         .rev()
 }
 
+/// The name of the column stands alone: after a dot, PostgreSQL would take it for a function if the column is gone.
+///
 /// `IS NOT DISTINCT FROM NULL` is what NOT NULL means also for composite types, of which `IS NULL` asks something else.
 fn count(table: &Relation, column: &str, blocks: &Range<u32>) -> u64 {
     let sql = format!(
         "SELECT pg_catalog.count(*) FROM ONLY {} AS t \
          WHERE t.ctid OPERATOR(pg_catalog.>=) '({},0)' AND t.ctid OPERATOR(pg_catalog.<) '({},0)' \
-         AND t.{} IS NOT DISTINCT FROM NULL",
+         AND {} IS NOT DISTINCT FROM NULL",
         table.quoted(),
         blocks.start,
         blocks.end,

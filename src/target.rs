@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::pg::spi::{self, Row, argument};
 use crate::pg::value::ColumnType;
-use crate::relation::{Relation, tree};
+use crate::relation::{Relation, tree, tree_oids};
 
 /// A table and one of its columns, found fit to be filled by the current user.
 #[derive(Debug, Clone)]
@@ -56,6 +56,22 @@ const IN_PARTITION_KEY: &str = "
 const NOT_NULL_IS_VALID: &str = "
     SELECT NOT EXISTS (SELECT FROM pg_constraint
                        WHERE conrelid = $1 AND contype = 'n' AND NOT convalidated AND $2 = ANY (conkey))";
+
+/// Statement-level UPDATE triggers that would fire for the column, on tables that have others below them.
+///
+/// Of generated columns all are taken to depend on it.
+const STATEMENT_TRIGGERS: &str = "
+    SELECT c.relname::text, t.tgname::text
+    FROM pg_trigger t
+    JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE t.tgrelid = ANY ($1)
+    AND NOT t.tgisinternal AND t.tgtype & 1 = 0 AND t.tgtype & 16 = 16
+    AND t.tgenabled IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
+    AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.tgrelid)
+    AND (cardinality(t.tgattr::int2[]) = 0
+         OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attnum = ANY (t.tgattr::int2[])
+                    AND (a.attname = $2::name OR a.attgenerated <> '')))
+    ORDER BY c.relname, t.tgname LIMIT 1";
 
 /// What the catalogs say of one table and the column of that name.
 struct Facts {
@@ -188,6 +204,7 @@ impl Target {
                 column: column.into(),
             });
         }
+        require_no_statement_trigger(table, column)?;
         let leaves = leaves(table);
         for &oid in leaves.iter().filter(|&&leaf| leaf != table) {
             let leaf = Facts::look_up(oid, column)?;
@@ -210,6 +227,18 @@ impl Target {
             schema: facts.relation.schema,
             table_name: facts.relation.name,
         })
+    }
+}
+
+/// Fails if an UPDATE of `table` would fire a trigger that UPDATEs of the tables below it do not.
+fn require_no_statement_trigger(table: pg_sys::Oid, column: &str) -> Result<(), Error> {
+    let rows = spi::catalog(
+        STATEMENT_TRIGGERS,
+        &[argument(tree_oids(table)), argument(column)],
+    );
+    match rows.first().map(|row| (row.get(1), row.get(2))) {
+        Some((Some(table), Some(trigger))) => Err(Error::StatementTrigger { table, trigger }),
+        _ => Ok(()),
     }
 }
 

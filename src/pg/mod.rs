@@ -6,6 +6,7 @@
 
 pub mod backtrace;
 pub mod call;
+pub mod check;
 pub mod heap;
 pub mod horizon;
 pub mod lock;

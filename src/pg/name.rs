@@ -25,10 +25,10 @@ pub fn of_access_method(oid: pg_sys::Oid) -> Option<String> {
 /// # Safety
 /// `name` is null or NUL-terminated.
 unsafe fn text(name: *const c_char) -> Option<String> {
+    if name.is_null() {
+        return None;
+    }
     // SAFETY: the caller says so.
-    (!name.is_null()).then(|| {
-        unsafe { CStr::from_ptr(name) }
-            .to_string_lossy()
-            .into_owned()
-    })
+    let name = unsafe { CStr::from_ptr(name) };
+    Some(name.to_string_lossy().into_owned())
 }

@@ -230,6 +230,11 @@ impl Constant {
         }
     }
 
+    /// Its type.
+    pub fn column_type(&self) -> ColumnType {
+        self.column_type
+    }
+
     /// The OID of its type.
     pub fn type_oid(&self) -> pg_sys::Oid {
         self.column_type.oid
