@@ -36,9 +36,17 @@ impl Request {
         default: impl FnOnce(ColumnType) -> Result<Option<Constant>, Error>,
     ) -> Result<Self, Error> {
         let table = require_alterable(table)?;
-        let column_type = type_of(type_text)?;
+        let would_rewrite = |why| would_rewrite(&table, &column, why);
+        if let Some(why) = serial(type_text) {
+            return Err(would_rewrite(why));
+        }
+        let column_type = parse::type_name(type_text).ok_or_else(|| Error::NotAType {
+            text: type_text.into(),
+        })?;
         // Before the default is read, which a constraint of the domain could refuse.
-        require_no_domain_constraints(column_type)?;
+        if let Some(why) = constraints(column_type) {
+            return Err(would_rewrite(why));
+        }
         let request = Request {
             default: default(column_type)?,
             table,
@@ -50,27 +58,34 @@ impl Request {
     }
 
     fn require_no_rewrite(&self) -> Result<(), Error> {
-        let column_type = self.column_type;
-        require_no_domain_constraints(column_type)?;
-        if self.default.is_none() && column_type.default_is_volatile() {
-            return Err(Error::WouldRewrite {
-                what: format!("type {} has a volatile default", column_type.name()),
-            });
+        let volatile = || {
+            let found = self.default.is_none() && self.column_type.default_is_volatile();
+            found.then(|| format!("Type {} has a volatile default.", self.column_type.name()))
+        };
+        match constraints(self.column_type).or_else(volatile) {
+            Some(why) => Err(would_rewrite(&self.table, &self.column, why)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
-fn require_no_domain_constraints(column_type: ColumnType) -> Result<(), Error> {
-    if column_type.has_domain_constraints() {
-        return Err(Error::WouldRewrite {
-            what: format!("domain {} has constraints", column_type.name()),
-        });
+fn would_rewrite(table: &Relation, column: &str, why: String) -> Error {
+    Error::WouldRewrite {
+        table: table.name.clone(),
+        column: column.into(),
+        why,
     }
-    Ok(())
 }
 
-fn type_of(text: &str) -> Result<ColumnType, Error> {
+/// Why PostgreSQL would look at every row for a column of this type, if it would.
+fn constraints(column_type: ColumnType) -> Option<String> {
+    column_type
+        .has_domain_constraints()
+        .then(|| format!("Domain {} has constraints.", column_type.name()))
+}
+
+/// Why a column of this type could not be added, if it is one of those that are no types.
+fn serial(text: &str) -> Option<String> {
     const SERIAL: [&str; 6] = [
         "serial",
         "serial2",
@@ -79,12 +94,9 @@ fn type_of(text: &str) -> Result<ColumnType, Error> {
         "smallserial",
         "bigserial",
     ];
-    if SERIAL.contains(&text.trim().to_ascii_lowercase().as_str()) {
-        return Err(Error::WouldRewrite {
-            what: format!("{} gives every row a value of its own", text.trim()),
-        });
-    }
-    parse::type_name(text).ok_or_else(|| Error::NotAType { text: text.into() })
+    SERIAL
+        .contains(&text.trim().to_ascii_lowercase().as_str())
+        .then(|| format!("Type {} gives every row a value of its own.", text.trim()))
 }
 
 /// Adds the column, to all tables below the named one as well.
@@ -98,16 +110,19 @@ pub fn run(request: &Request) -> Result<(), Error> {
         add(request)?
     };
     if !added {
-        message::notice(
+        let type_name = commit_after(|| Ok(request.column_type.name()))?;
+        message::notice_with(
             format!(
-                "column \"{}\" of table \"{}\" exists already, of type {}",
-                request.column,
-                request.table.name,
-                commit_after(|| Ok(request.column_type.name()))?
+                "column \"{}\" of table \"{}\" already exists, skipping",
+                request.column, request.table.name
             ),
-            request.default.is_some().then_some(
-                "Its default and its rows were left as they are; safe_backfill fills those that are NULL.",
-            ),
+            Some(format!(
+                "It is of type {type_name}.  Its default and its rows were left as they are."
+            )),
+            request
+                .default
+                .is_some()
+                .then_some("safe_backfill fills rows that are null."),
         );
     }
     Ok(())
@@ -159,7 +174,7 @@ impl Request {
         };
         let number: i16 = row.get(1).unwrap_or(0);
         if number < 1 {
-            return Err(Error::SystemColumn {
+            return Err(Error::SystemColumnName {
                 column: self.column.clone(),
             });
         }

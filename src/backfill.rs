@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use crate::error::Error;
+use crate::error::{Error, counted};
 use crate::filling::Filling;
 use crate::job::Job;
 use crate::leaf::Leaf;
@@ -70,7 +70,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
     if target.is_not_null {
         message::notice(
             format!(
-                "column \"{}\" of table \"{}\" is NOT NULL already; nothing to fill",
+                "column \"{}\" of table \"{}\" is already NOT NULL, skipping",
                 target.column, target.table_name
             ),
             None,
@@ -90,7 +90,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
     };
     let leaves = fill_leaves(request, &plan, &mut report)?;
     let after = commit_after(|| Ok(sizes(&leaves)))?;
-    message::notice(report.summary(before, after), None);
+    report.say_summary(before, after);
     Ok(())
 }
 
@@ -164,12 +164,15 @@ fn say_waiting(error: &Error) {
 }
 
 fn warn_of_moving_rows(target: &Target, filled: u64) {
-    message::warning(
-        format!(
-            "{filled} rows of table \"{}\" were NULL in column \"{}\" at the last look and had to be filled",
-            target.table_name, target.column
-        ),
-        "New ones keep coming: set a default on the column, or have the application give a value, then call again.",
+    let detail = format!(
+        "At the last look {} had to be filled in column \"{}\".",
+        counted(filled, "row"),
+        target.column
+    );
+    message::warning_with(
+        format!("rows of table \"{}\" kept becoming null", target.table_name),
+        &detail,
+        Some("Set a default on the column, or have the application give a value, then call again."),
     );
 }
 
@@ -206,17 +209,24 @@ fn leaves_now(target: &Target) -> Result<Vec<pg_sys::Oid>, Error> {
 }
 
 fn say_default(target: &Target) {
-    if target.defaults_to_null {
-        message::notice(
-            format!(
-                "column \"{}\" of table \"{}\" has no default: rows inserted without it are NULL again",
-                target.column, target.table_name
-            ),
-            Some(
-                "Give new rows a value first: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ... takes no time.",
-            ),
-        );
+    if !target.defaults_to_null {
+        return;
     }
+    let (schema, table, column) = (
+        spi::quote(&target.schema),
+        spi::quote(&target.table_name),
+        spi::quote(&target.column),
+    );
+    message::notice_with(
+        format!(
+            "column \"{}\" of table \"{}\" has no default",
+            target.column, target.table_name
+        ),
+        Some("Rows inserted without a value for it are null again.".into()),
+        Some(&format!(
+            "Set one first, which takes no time: ALTER TABLE {schema}.{table} ALTER COLUMN {column} SET DEFAULT ...;"
+        )),
+    );
 }
 
 fn sizes(leaves: &[pg_sys::Oid]) -> Sizes {

@@ -124,7 +124,7 @@ fn take_and_run<T>(
 fn say_retry(locks: &Locks<'_>, retry: u32, limit: u32, pause: Duration, holders: Holders) {
     message::notice_with(
         format!(
-            "could not lock table \"{}\" within {} ms; retry {retry} of {limit} in {} ms",
+            "could not lock table \"{}\" within {} ms, retry {retry} of {limit} in {} ms",
             locks.table_name,
             settings::lock_timeout().as_millis(),
             pause.as_millis()

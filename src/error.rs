@@ -32,10 +32,10 @@ pub enum Error {
     #[error("table with OID {oid} does not exist")]
     NoTable { oid: u32 },
     /// Something that is not a table.
-    #[error("\"{name}\" is {kind}, not a table")]
+    #[error("relation \"{name}\" is not a table")]
     NotATable { name: String, kind: &'static str },
     /// A leaf of the tree is a foreign table.
-    #[error("\"{leaf}\", a part of table \"{table}\", is a foreign table")]
+    #[error("table \"{table}\" has foreign table \"{leaf}\" below it")]
     ForeignLeaf { table: String, leaf: String },
     /// A table that belongs to PostgreSQL itself.
     #[error("\"{name}\" is a system catalog")]
@@ -44,20 +44,28 @@ pub enum Error {
     #[error("cannot access temporary table \"{name}\" of another session")]
     OtherSessionsTable { name: String },
     /// A table access method whose pages are not heap pages.
-    #[error("table \"{name}\" uses access method \"{method}\", which cannot be backfilled")]
+    #[error("cannot backfill table \"{name}\" because its access method is \"{method}\"")]
     AccessMethod { name: String, method: String },
     /// An UPDATE rule would send our UPDATE elsewhere.
-    #[error("table \"{name}\" has a rule on UPDATE")]
+    #[error("cannot backfill table \"{name}\" because it has a rule on UPDATE")]
     UpdateRule { name: String },
     /// The caller does not own the table.
     #[error("must be owner of table \"{table}\"")]
     NotOwner { table: String },
     /// More or less than the name of a type.
-    #[error("\"{text}\" is not a type")]
+    #[error("invalid column type: \"{text}\"")]
     NotAType { text: String },
     /// PostgreSQL would write every row anew to add such a column.
-    #[error("cannot add the column without rewriting the table: {what}")]
-    WouldRewrite { what: String },
+    #[error("cannot add column \"{column}\" without rewriting table \"{table}\"")]
+    WouldRewrite {
+        table: String,
+        column: String,
+        /// A full sentence.
+        why: String,
+    },
+    /// A column of that name there is in every table.
+    #[error("column name \"{column}\" conflicts with a system column name")]
+    SystemColumnName { column: String },
     /// There is a column of that name already.
     #[error("column \"{column}\" of table \"{table}\" already exists")]
     ColumnExists {
@@ -79,14 +87,14 @@ pub enum Error {
         left: Option<String>,
     },
     /// Others never let go of the table.
-    #[error("could not lock table \"{table}\" in {attempts} attempts")]
+    #[error("could not lock table \"{table}\"")]
     LockNotAvailable {
         table: String,
         attempts: u32,
         holders: Option<String>,
     },
     /// Tables were being attached all the time.
-    #[error("table \"{table}\" got new partitions or children again and again")]
+    #[error("table \"{table}\" kept getting new partitions or child tables")]
     TreeKeepsChanging { table: String },
     /// The column is missing.
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
@@ -95,14 +103,16 @@ pub enum Error {
     #[error("column \"{column}\" is a system column")]
     SystemColumn { column: String },
     /// A column that PostgreSQL computes.
-    #[error("column \"{column}\" of table \"{table}\" is {kind}")]
+    #[error("cannot backfill column \"{column}\" of table \"{table}\" because it is {kind}")]
     ComputedColumn {
         table: String,
         column: String,
         kind: &'static str,
     },
     /// Filling the column would move rows between partitions.
-    #[error("column \"{column}\" is part of the partition key of table \"{table}\"")]
+    #[error(
+        "cannot backfill column \"{column}\" because it is part of the partition key of table \"{table}\""
+    )]
     PartitionKey { table: String, column: String },
     /// The caller may not read the table or update the column.
     #[error("permission denied for table \"{table}\"")]
@@ -148,11 +158,13 @@ pub enum Error {
     TableDropped { table: String },
     /// Other transactions never let go of their rows.
     #[error(
-        "could not fill {rows} of the rows of table \"{table}\" because other transactions hold locks on them"
+        "could not fill {} of table \"{table}\" because other transactions hold locks on {}",
+        rows_of(*rows),
+        if *rows == 1 { "it" } else { "them" }
     )]
     RowsLocked {
         table: String,
-        rows: i64,
+        rows: u64,
         holders: Option<String>,
     },
     /// The job tables of the extension are not there.
@@ -165,7 +177,9 @@ pub enum Error {
     #[error("table \"safe_backfill_job\" is published by publication \"{publication}\"")]
     JobTablePublished { publication: String, table: String },
     /// Triggers that an UPDATE of the named table would fire, and UPDATEs of its leaves do not.
-    #[error("table \"{table}\" has a statement-level UPDATE trigger \"{trigger}\"")]
+    #[error(
+        "cannot backfill table \"{table}\" because of its statement-level UPDATE trigger \"{trigger}\""
+    )]
     StatementTrigger { table: String, trigger: String },
     /// What the job table holds cannot be read.
     #[error("could not read the stored job: {0}")]
@@ -196,9 +210,6 @@ impl fmt::Display for Change {
     }
 }
 
-const RESUME: &str =
-    "All batches before this were committed. Run the same CALL again to go on from there.";
-
 impl Error {
     /// The SQLSTATE that clients see.
     pub fn sqlstate(&self) -> PgSqlErrorCode {
@@ -222,7 +233,7 @@ impl Error {
             Error::NotOwner { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotAType { .. } => ERRCODE_SYNTAX_ERROR,
             Error::WouldRewrite { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
-            Error::ColumnExists { .. } => ERRCODE_DUPLICATE_COLUMN,
+            Error::ColumnExists { .. } | Error::SystemColumnName { .. } => ERRCODE_DUPLICATE_COLUMN,
             Error::StillNull { .. } => ERRCODE_NOT_NULL_VIOLATION,
             Error::LockNotAvailable { .. } => ERRCODE_LOCK_NOT_AVAILABLE,
             Error::TreeKeepsChanging { .. } => ERRCODE_OBJECT_IN_USE,
@@ -241,57 +252,57 @@ impl Error {
         }
     }
 
-    /// A full sentence of what is known beyond the message.
+    /// What is known beyond the message, in full sentences.
     pub fn detail(&self) -> Option<String> {
-        match self {
+        let detail = match self {
             Error::TransactionBlock { .. } => {
-                Some("Each of its batches or steps is committed by itself.".into())
+                "Each of its batches or steps is committed by itself."
             }
+            Error::NotATable { kind, .. } => {
+                return Some(format!("This operation is not supported for {kind}."));
+            }
+            Error::WouldRewrite { why, .. } => why,
             Error::ColumnExists {
                 existing, wanted, ..
-            } => Some(format!("It is of type {existing}, not {wanted}.")),
+            } => return Some(format!("It is of type {existing}, not {wanted}.")),
             Error::StillNull {
                 rows,
                 maybe_more,
                 left,
                 ..
-            } => {
-                let least = if *maybe_more { "At least " } else { "" };
-                let (rows, are) = counted(*rows);
-                let left = left.as_ref().map_or(String::new(), |why| {
-                    format!(" A constraint that is not valid is left, as this failed: {why}.")
-                });
-                Some(format!("{least}{rows} {are} NULL.{left}"))
-            }
+            } => return Some(still_null(*rows, *maybe_more, left.as_deref())),
             Error::LockNotAvailable {
-                holders: Some(holders),
-                ..
-            } => Some(format!("Locks are held by {holders}.")),
-            Error::Permission { column, .. } => Some(format!(
-                "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
-            )),
+                attempts, holders, ..
+            } => return Some(lock_not_available(*attempts, holders.as_deref())),
+            Error::Permission { column, .. } => {
+                return Some(format!(
+                    "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
+                ));
+            }
             Error::AlreadyRunning { pid: Some(pid), .. } => {
-                Some(format!("It is the process with PID {pid}."))
+                return Some(format!("It is the process with PID {pid}."));
             }
-            Error::RowsLocked {
-                holders: Some(holders),
-                ..
-            } => Some(format!("Locks are held by {holders}.")),
-            Error::StatementTrigger { .. } => Some(
-                "A backfill updates each partition or child table by itself, which does not fire it.".into(),
-            ),
-            Error::JobTablePublished { .. } => Some(
-                "A subscriber without the extension could not apply its rows, and replication would stop.".into(),
-            ),
-            Error::ExtensionDropped => Some("All batches before this were committed.".into()),
-            Error::PartitionKey { .. } => {
-                Some("Filling it would move rows between partitions.".into())
+            Error::RowsLocked { holders, .. } => {
+                let holders = holders.as_ref().map_or(String::new(), held_by);
+                return Some(format!("{holders}All batches before this were committed."));
             }
-            _ => None,
-        }
+            Error::StatementTrigger { .. } => {
+                "A backfill updates each partition or child table by itself, which does not fire it."
+            }
+            Error::JobTablePublished { .. } => {
+                "A subscriber without the extension could not apply its rows, and replication would stop."
+            }
+            Error::ColumnChanged { .. } | Error::ExtensionDropped | Error::TableDropped { .. } => {
+                "All batches and steps before this were committed."
+            }
+            Error::TreeKeepsChanging { .. } => "What was done is kept.",
+            Error::PartitionKey { .. } => "Filling it would move rows between partitions.",
+            _ => return None,
+        };
+        Some(detail.into())
     }
 
-    /// A full sentence of what to do about it.
+    /// What to do about it, in full sentences.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::TransactionBlock { .. } => {
@@ -299,11 +310,13 @@ impl Error {
             }
             Error::Encoding { .. } => "Use an UPDATE in batches of your own there.",
             Error::HotStandby { .. } => "Connect to the primary server.",
-            Error::ReadOnly { .. } => "Set default_transaction_read_only to off for this session.",
+            Error::ReadOnly { .. } => {
+                "Set \"default_transaction_read_only\" to off for this session."
+            }
             Error::NullArgument { argument: "value" } => {
                 "To compute a value for each row, use safe_backfill_using."
             }
-            Error::NullArgument { .. } => "Only filter and default_value may be null.",
+            Error::NullArgument { .. } => "Only filter and default_value can be null.",
             Error::NoTable { .. } | Error::TableDropped { .. } => {
                 "Name a table that exists; a CALL on another one starts a job of its own."
             }
@@ -314,17 +327,17 @@ impl Error {
             Error::OtherSessionsTable { .. } => "Only the session that created it can fill it.",
             Error::CheckViolation { .. } => "Give a value that the constraint allows.",
             Error::BatchSize { .. } => {
-                "Good batch sizes are between 1000 and 50000; setting safe_backfill.max_batch_time shortens slow batches by itself."
+                "From 1000 to 50000 suits most tables; \"safe_backfill.max_batch_time\" shortens slow batches by itself."
             }
-            Error::NotATable { .. } | Error::ForeignLeaf { .. } => {
-                "Only tables, partitioned tables and inheritance trees of tables can be backfilled."
+            Error::ForeignLeaf { .. } => {
+                "Detach it, or call the procedure for the other partitions or child tables by name."
             }
             Error::AccessMethod { .. } => {
-                "Only tables of the heap access method can be backfilled."
+                "Only tables of access method \"heap\" can be backfilled."
             }
             Error::UpdateRule { .. } => "Drop or disable the rule, or use a trigger in its place.",
             Error::StatementTrigger { .. } => {
-                "Disable the trigger meanwhile, make it a row-level trigger, or call the procedure for each partition or child table by name."
+                "Disable the trigger for that time, make it a row-level trigger, or call the procedure for each partition or child table by name."
             }
             Error::JobTablePublished { publication, table } => {
                 return Some(format!(
@@ -333,7 +346,7 @@ impl Error {
                 ));
             }
             Error::ExtensionDropped => {
-                "Run CREATE EXTENSION pg_safe_backfill, then the same CALL again: it fills the rows that are left."
+                "Run CREATE EXTENSION pg_safe_backfill, then the same CALL again: it goes on with what is left."
             }
             Error::ComputedColumn { .. } => {
                 "PostgreSQL fills such a column by itself; there is nothing to backfill."
@@ -345,33 +358,32 @@ impl Error {
                 "Run it as a role with BYPASSRLS, or as the owner of a table without FORCE ROW LEVEL SECURITY."
             }
             Error::ValueType { .. } => "Cast the value to the column's type.",
+            Error::NotAnExpression { argument: "filter" } => {
+                "Give what could stand after WHERE, such as created_at < '2024-01-01'."
+            }
             Error::NotAnExpression { .. } => {
                 "Give what could stand after SET column =, such as lower(name) or created_at::date."
             }
             Error::AlreadyRunning { .. } => {
-                "Wait for its end, or cancel it with pg_cancel_backend. What a backfill has done stands in safe_backfill_progress."
+                "Wait for its end, or cancel it with pg_cancel_backend.  What a backfill has done stands in safe_backfill_progress."
             }
-            Error::ColumnChanged { .. } => {
-                "All batches and steps before this were committed. Check the column, then call again."
-            }
-            Error::RowsLocked { .. } => RESUME,
+            Error::ColumnChanged { .. } => "Check the column, then call again.",
+            Error::RowsLocked { .. } => "Run the same CALL again to go on from there.",
             Error::StillNull {
                 qualified, column, ..
             } => {
                 return Some(format!(
-                    "Fill them first: CALL safe_backfill('{}', '{}', ...). Then call safe_set_not_null again.",
+                    "Fill them first: CALL safe_backfill('{}', '{}', ...).  Then call safe_set_not_null again.",
                     qualified.replace('\'', "''"),
                     column.replace('\'', "''")
                 ));
             }
             Error::LockNotAvailable { .. } => {
-                "This step has changed nothing. Call again when they are done: steps before it are kept. See safe_backfill.lock_timeout and safe_backfill.lock_retry_limit."
+                "Call again when they are done.  See \"safe_backfill.lock_timeout\" and \"safe_backfill.lock_retry_limit\"."
             }
-            Error::TreeKeepsChanging { .. } => {
-                "What was done is kept. Call again when no more tables are being attached."
-            }
+            Error::TreeKeepsChanging { .. } => "Call again when no more tables are being attached.",
             Error::NotAType { .. } => {
-                "Give a type alone, such as varchar(20). What is computed for each row takes three steps: safe_add_column, safe_backfill_using, safe_set_not_null."
+                "Give a type alone, such as varchar(20).  What is computed for each row takes three steps: safe_add_column, safe_backfill_using, safe_set_not_null."
             }
             Error::WouldRewrite { .. } => {
                 "Add it in three steps: safe_add_column with a plain type and at most a constant default, then safe_backfill_using for a value that is computed for each row, then safe_set_not_null."
@@ -383,11 +395,38 @@ impl Error {
     }
 }
 
-fn counted(rows: u64) -> (String, &'static str) {
-    match rows {
-        1 => ("1 row".into(), "is"),
-        rows => (format!("{rows} rows"), "are"),
-    }
+fn still_null(rows: u64, maybe_more: bool, left: Option<&str>) -> String {
+    let least = if maybe_more { "at least " } else { "" };
+    let left = left.map_or(String::new(), |why| {
+        format!("  A constraint that is not valid is left, as this failed: {why}.")
+    });
+    format!("The column is null in {least}{}.{left}", rows_of(rows))
+}
+
+fn lock_not_available(attempts: u32, holders: Option<&str>) -> String {
+    let attempts = counted(attempts.into(), "attempt");
+    let holders = holders.map_or(String::new(), held_by);
+    format!(
+        "{holders}It was given up after {attempts}.  This step has changed nothing; steps before it are kept."
+    )
+}
+
+fn held_by(holders: impl fmt::Display) -> String {
+    format!("Locks are held by {holders}.  ")
+}
+
+fn rows_of(rows: u64) -> String {
+    counted(rows, "row")
+}
+
+/// So many of them: `1 row`, `2 batches`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = match count {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{plural}")
 }
 
 impl From<Error> for ErrorReport {

@@ -220,7 +220,7 @@ impl<'a> Leaf<'a> {
             return Ok(());
         }
         let (rows, holders) = self.on_table(|leaf, _| {
-            let rows = leaf.prepared.statements.count_unfilled();
+            let rows = leaf.prepared.statements.count_unfilled().unsigned_abs();
             Ok((rows, holders::of_rows(leaf.oid)))
         })?;
         Err(Halt::Failed(Error::RowsLocked {

@@ -14,10 +14,10 @@ use crate::error::{Change, Error};
 use crate::job::lock_column;
 use crate::look::{Found, look};
 use crate::pg::lock::{ColumnLock, TableLock};
-use crate::pg::message;
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::transaction::{attempt_except, commit_after};
 use crate::pg::value::ColumnType;
+use crate::pg::{message, usage};
 use crate::relation::{Member, Relation, require_alterable, require_owned, tree, tree_oids};
 use crate::step::{Check, Native, NotNull, Nullness, Step};
 
@@ -81,14 +81,14 @@ impl Request {
 pub fn run(request: &Request) -> Result<(), Error> {
     let column = &request.column;
     let table = &request.table_name;
-    let say = |how| {
+    let say = |what| {
         message::notice(
-            format!("column \"{column}\" of table \"{table}\" is NOT NULL {how}"),
+            format!("column \"{column}\" of table \"{table}\" is {what}"),
             None,
         )
     };
     if request.read(|| request.is_done())? {
-        say("already");
+        say("already NOT NULL, skipping");
         return Ok(());
     }
     let found = request.look_for_nulls()?;
@@ -97,7 +97,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
     }
     for _ in 0..MOST_LOOKS {
         if request.go_over(&found)? {
-            say("now");
+            say("now NOT NULL");
             return Ok(());
         }
     }
@@ -364,7 +364,7 @@ impl<'a> Settling<'a> {
                 return Ok(Some(Taken::No));
             }
             let began = Instant::now();
-            let is_big = say_validation(table, self.found);
+            let is_big = say_validation(table, &self.request.column, self.found);
             let (name, quoted) = (table.quoted(), quote(constraint));
             let validate = format!("ALTER TABLE {name} VALIDATE CONSTRAINT {quoted}");
             let violations = [
@@ -380,7 +380,10 @@ impl<'a> Settling<'a> {
             if is_big {
                 let seconds = began.elapsed().as_secs_f64();
                 message::notice(
-                    format!("validated \"{}\" in {seconds:.1} s", table.name),
+                    format!(
+                        "validated column \"{}\" of table \"{}\" in {seconds:.1} s",
+                        self.request.column, table.name
+                    ),
                     None,
                 );
             }
@@ -486,23 +489,26 @@ fn mark(constraint: &str, table: &str) {
 /// Says what a validation is about to read; `false` if that is not worth a message.
 ///
 /// PostgreSQL tells nothing of a validation while it runs, so its length is foretold from the speed of the quick look.
-fn say_validation(relation: &Relation, found: &Found) -> bool {
+fn say_validation(relation: &Relation, column: &str, found: &Found) -> bool {
     let blocks = relation.blocks();
     if blocks < WORTH_A_NOTICE {
         return false;
     }
-    let megabytes = u64::from(blocks) * u64::from(pg_sys::BLCKSZ) / (1024 * 1024);
+    let size = usage::size_pretty(u64::from(blocks) * u64::from(pg_sys::BLCKSZ));
     let speed = found.blocks as f64 / found.time.as_secs_f64().max(1e-3);
     let about = if found.blocks > 0 {
-        format!(", about {:.0} s", (f64::from(blocks) / speed).ceil())
+        format!(" in about {:.0} s", (f64::from(blocks) / speed).ceil())
     } else {
         String::new()
     };
-    message::notice(
+    message::notice_with(
         format!(
-            "validating \"{}\": {megabytes} MB to read{about}; reads and writes go on",
+            "validating column \"{column}\" of table \"{}\"",
             relation.name
         ),
+        Some(format!(
+            "It reads {size}{about}, while others read and write."
+        )),
         None,
     );
     true

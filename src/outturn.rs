@@ -1,5 +1,6 @@
 //! How a leaf table came out, and what is said of rows that are NULL still.
 
+use crate::error::counted;
 use crate::job::End;
 use crate::pg::message;
 
@@ -39,21 +40,30 @@ pub enum Cause {
 impl Leftover {
     /// Tells the user.
     pub fn warn(&self) {
-        let hint = match self.cause {
-            Cause::NullExpression => "The expression is NULL for them. Fill them in another way.",
-            Cause::Refused => {
-                "A trigger or the expression keeps them so. Fill them in another way, or without the trigger."
-            }
-            Cause::New => {
-                "New ones keep coming: set a default on the column, or have the application give a value, then call again."
-            }
-        };
-        message::warning(
-            format!(
-                "{} rows of table \"{}\" still have NULL in column \"{}\"",
-                self.rows, self.table, self.column
+        let (detail, hint) = match self.cause {
+            Cause::NullExpression => (
+                "The expression is null for them.",
+                "Fill them in another way.",
             ),
-            hint,
+            Cause::Refused => (
+                "A trigger or the expression keeps them so.",
+                "Fill them in another way, or without the trigger.",
+            ),
+            Cause::New => (
+                "New ones keep coming.",
+                "Set a default on the column, or have the application give a value, then call again.",
+            ),
+        };
+        let are = if self.rows == 1 { "is" } else { "are" };
+        message::warning_with(
+            format!(
+                "{} of table \"{}\" {are} still null in column \"{}\"",
+                counted(self.rows.unsigned_abs(), "row"),
+                self.table,
+                self.column
+            ),
+            detail,
+            Some(hint),
         );
     }
 }

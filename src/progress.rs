@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::counted;
 use crate::job;
 use crate::pg::{message, usage};
 use crate::settings;
@@ -72,8 +73,12 @@ impl Report {
     /// Tells the user, once, who keeps dead row versions alive, and what to do about it.
     pub fn name_holder(&mut self, holder: &str, hint: &str) {
         self.holder_is_named = true;
-        message::notice(
-            format!("old row versions cannot be reused because of {holder}; the table will grow"),
+        message::notice_with(
+            format!(
+                "could not reuse dead row versions of table \"{}\"",
+                self.table
+            ),
+            Some(format!("They are kept for {holder}.  The table will grow.")),
             Some(hint),
         );
     }
@@ -97,34 +102,40 @@ impl Report {
             None => "time left not known yet".into(),
         };
         format!(
-            "\"{}\": {:.1} % done, {} rows filled, {:.0} rows/s, {left}",
+            "table \"{}\": {:.1}% done, {} filled, {:.0} rows/s, {left}",
             self.table,
             100.0 * share(before + done, all),
-            self.total.rows,
+            counted(self.total.rows, "row"),
             self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
         )
     }
 
     /// The last message of a run: what it did and what it cost.
-    pub fn summary(&self, before: Sizes, after: Sizes) -> String {
+    pub fn say_summary(&self, before: Sizes, after: Sizes) {
         let elapsed = self.began.elapsed();
         let hot = if usage::counts_updates() {
             let share = share(self.total.hot as f64, self.total.rows.max(1) as f64);
-            format!("{:.0} % by HOT updates, ", 100.0 * share)
+            format!("; {:.0}% HOT updates", 100.0 * share)
         } else {
             String::new()
         };
-        format!(
-            "\"{}\": filled {} rows in {} batches and {} ({:.0} rows/s), {hot}heap {}, indexes {}, {} of WAL",
-            self.table,
-            self.total.rows,
-            self.total.batches,
-            seconds(elapsed),
-            self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
-            growth(before.heap, after.heap),
-            growth(before.indexes, after.indexes),
-            bytes(self.total.wal),
-        )
+        message::notice_with(
+            format!(
+                "filled {} of table \"{}\"",
+                counted(self.total.rows, "row"),
+                self.table
+            ),
+            Some(format!(
+                "{} in {}, {:.0} rows/s{hot}; heap {}, indexes {}; {} of WAL.",
+                counted(self.total.batches, "batch"),
+                seconds(elapsed),
+                self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
+                growth(before.heap, after.heap),
+                growth(before.indexes, after.indexes),
+                usage::size_pretty(self.total.wal),
+            )),
+            None,
+        );
     }
 }
 
@@ -156,20 +167,9 @@ fn seconds(time: Duration) -> String {
 
 fn growth(before: i64, after: i64) -> String {
     if before == 0 {
-        return format!("{:+} bytes", after);
+        return format!("{after:+} bytes");
     }
-    format!("{:+.1} %", 100.0 * (after - before) as f64 / before as f64)
-}
-
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 10_240.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.0} {}", UNITS[unit])
+    format!("{:+.1}%", 100.0 * (after - before) as f64 / before as f64)
 }
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
         report.total.rows = 5_000;
         assert_eq!(
             report.line(Duration::from_secs(10)),
-            "\"large_user\": 25.0 % done, 5000 rows filled, 500 rows/s, about 30.0 s left"
+            "table \"large_user\": 25.0% done, 5000 rows filled, 500 rows/s, about 30.0 s left"
         );
     }
 
@@ -193,7 +193,7 @@ mod tests {
         report.done_before(900);
         report.blocks_done(10);
         let line = report.line(Duration::from_secs(10));
-        assert!(line.contains("91.0 % done"), "{line}");
+        assert!(line.contains("91.0% done"), "{line}");
         assert!(line.ends_with("about 1 min 30 s left"), "{line}");
     }
 
@@ -211,9 +211,7 @@ mod tests {
     fn times_and_sizes_read_well() {
         assert_eq!(seconds(Duration::from_secs(75)), "1 min 15 s");
         assert_eq!(seconds(Duration::from_secs(7322)), "2 h 2 min");
-        assert_eq!(bytes(342 * 1024 * 1024), "342 MB");
-        assert_eq!(bytes(17), "17 bytes");
-        assert_eq!(growth(200, 226), "+13.0 %");
+        assert_eq!(growth(200, 226), "+13.0%");
         assert_eq!(growth(0, 8192), "+8192 bytes");
     }
 }

@@ -89,14 +89,14 @@ impl Relation {
         let name = self.name.clone();
         let kind = match self.kind.as_str() {
             "r" | "p" => None,
-            "v" => Some("a view"),
-            "m" => Some("a materialized view"),
-            "f" => Some("a foreign table"),
-            "S" => Some("a sequence"),
-            "i" | "I" => Some("an index"),
-            "t" => Some("a TOAST table"),
-            "c" => Some("a composite type"),
-            _ => Some("something else"),
+            "v" => Some("views"),
+            "m" => Some("materialized views"),
+            "f" => Some("foreign tables"),
+            "S" => Some("sequences"),
+            "i" | "I" => Some("indexes"),
+            "t" => Some("TOAST tables"),
+            "c" => Some("composite types"),
+            _ => Some("this kind of relation"),
         };
         match kind {
             Some(kind) => Err(Error::NotATable { name, kind }),

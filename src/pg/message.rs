@@ -20,24 +20,13 @@ pub fn notice_with(message: String, detail: Option<String>, hint: Option<&str>) 
 }
 
 /// Sends a WARNING.
-pub fn warning(message: String, hint: &str) {
-    send(
-        PgLogLevel::WARNING,
-        PgSqlErrorCode::ERRCODE_WARNING,
-        message,
-        None,
-        Some(hint),
-    );
-}
-
-/// Sends a WARNING with a DETAIL line.
-pub fn warning_with(message: String, detail: &str) {
+pub fn warning_with(message: String, detail: &str, hint: Option<&str>) {
     send(
         PgLogLevel::WARNING,
         PgSqlErrorCode::ERRCODE_WARNING,
         message,
         Some(detail.into()),
-        None,
+        hint,
     );
 }
 

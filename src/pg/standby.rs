@@ -109,6 +109,7 @@ fn warn_if_interrupted() {
         message::warning_with(
             "canceling the wait for synchronous replication".into(),
             "The transaction has already committed locally, but might not have been replicated to the standby.",
+            None,
         );
     }
 }

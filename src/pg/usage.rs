@@ -32,6 +32,18 @@ pub fn counts_updates() -> bool {
     unsafe { pg_sys::pgstat_track_counts }
 }
 
+/// A number of bytes as `pg_size_pretty` gives it.
+pub fn size_pretty(bytes: u64) -> String {
+    // SAFETY: a built-in function of one bigint, called with one; it returns text.
+    let pretty = unsafe {
+        direct_function_call::<String>(
+            pg_sys::pg_size_pretty,
+            &[Some(pg_sys::Datum::from(bytes.cast_signed()))],
+        )
+    };
+    pretty.unwrap_or_default()
+}
+
 /// The process ID of this backend.
 pub fn pid() -> i32 {
     // SAFETY: set once at the start of the backend.

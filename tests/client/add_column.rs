@@ -75,7 +75,7 @@ fn a_column_that_is_there_is_left_alone() -> Result<()> {
     db.call(call)?.succeeded()?;
     let notices = db.call(call)?.succeeded()?;
     ensure!(
-        saying(&notices, "exists already").len() == 1,
+        saying(&notices, "already exists").len() == 1,
         "{notices:#?}"
     );
     for other in ["varchar(21)", "text"] {
