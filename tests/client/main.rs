@@ -13,6 +13,7 @@ mod locks;
 mod not_null;
 mod postmaster;
 mod privileges;
+mod probe;
 mod progress;
 mod promises;
 mod publications;

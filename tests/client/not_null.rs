@@ -1,9 +1,7 @@
 //! `safe_set_not_null`: from wherever it was stopped, to the end.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use client_tests::{Database, Notice, Options, failure, saying};
+use client_tests::{Database, Notice, Options, PATIENCE, failure, saying};
 
 const CALL: &str = "CALL safe_set_not_null('t', 'c')";
 /// Shows PostgreSQL's own messages on which tables it reads.
@@ -99,10 +97,7 @@ fn a_null_that_comes_between_the_look_and_the_constraint_is_found() -> Result<()
     let mut reading = application.transaction()?;
     reading.execute("SELECT FROM t", &[])?;
     let run = db.start_after("SET safe_backfill.lock_timeout = '50ms'", CALL)?;
-    let notice = run
-        .notices
-        .wait(Duration::from_secs(10))
-        .context("no retry")?;
+    let notice = run.notices.wait(PATIENCE).context("no retry")?;
     ensure!(
         notice.message.contains("could not lock table \"t\""),
         "{notice}"

@@ -1,9 +1,11 @@
 //! What a run says while it goes on, and the settings that steer it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use client_tests::{Database, Options, SUPERUSER, failure};
+use client_tests::{Database, Options, PATIENCE, SUPERUSER, failure};
+
+use crate::probe::{Probe, leave_alone};
 
 fn slow_table(db: &Database, rows: i32) -> Result<()> {
     db.execute(&format!(
@@ -21,7 +23,7 @@ fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
     let setup = "SET test.pause = 0.001; SET safe_backfill.progress_interval = '300ms'";
     let run = db.start_after(setup, "CALL safe_backfill('t', 'c', 1, 100)")?;
     let mut lines = vec![];
-    while let Some(notice) = run.notices.wait(Duration::from_secs(5)) {
+    while let Some(notice) = run.notices.wait(PATIENCE) {
         if notice.message.contains("% done") {
             ensure!(!run.has_ended(), "it came when all was over: {notice}");
             lines.push(notice.message);
@@ -68,12 +70,10 @@ fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
     let (state, pid, percent, rows) = seen()?;
     assert_eq!((state.as_str(), pid), ("running", Some(run.pid)));
     ensure!(percent > 20.0 && percent < 100.0, "{percent}");
-    assert!(
-        db.value::<bool>(
-            "SELECT time_left BETWEEN '0' AND '20s' AND rows_per_second BETWEEN 10 AND 2000 AND started_at < updated_at
+    assert!(db.value::<bool>(
+        "SELECT time_left >= '0' AND rows_per_second BETWEEN 1 AND 2000 AND started_at < updated_at
              FROM safe_backfill_progress"
-        )?
-    );
+    )?);
     run.cancel()?;
     let ended = run.end()?;
     let (state, pid, _, interrupted_rows) = seen()?;
@@ -122,7 +122,8 @@ fn settings_are_listed_with_unit_and_limits_and_typos_are_errors() -> Result<()>
 
 #[test]
 fn a_running_call_follows_the_configuration() -> Result<()> {
-    let db = Database::alone(Options::default())?;
+    // Far apart, since a row takes longer than its pause on a busy machine.
+    let db = Database::alone(Options::default().set("safe_backfill.max_batch_time", "250ms"))?;
     slow_table(&db, 2500)?;
     let run = db.start_after("SET test.pause = 0.001", "CALL safe_backfill('t', 'c', 1)")?;
     run.wait_for_rows("t", 300)?;
@@ -163,25 +164,16 @@ fn a_running_call_follows_the_configuration() -> Result<()> {
 fn a_batch_ends_in_time_however_large_it_may_be() -> Result<()> {
     let db = Database::new()?;
     slow_table(&db, 2000)?;
-    let mut application = db.connect()?;
+    leave_alone(&db, "t")?;
     let run = db.start_after(
         "SET test.pause = 0.002",
         "CALL safe_backfill('t', 'c', 1, 1000000)",
     )?;
-    let mut worst = Duration::ZERO;
-    while !run.has_ended() {
-        let began = Instant::now();
-        application.execute(
-            "UPDATE t SET filler = filler WHERE id = (random() * 1999)::int + 1",
-            &[],
-        )?;
-        worst = worst.max(began.elapsed());
-    }
+    let writes = Probe::start(&db, "t", 2000, |table| {
+        format!("UPDATE {table} SET filler = filler WHERE id = $1")
+    })?;
     run.end()?.succeeded()?;
-    ensure!(
-        worst < Duration::from_millis(900),
-        "the application waited {worst:?}"
-    );
+    writes.slowest()?.is_within(Duration::from_millis(900))?;
     assert_eq!(
         db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
         0
