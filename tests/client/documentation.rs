@@ -7,7 +7,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use client_tests::{Database, Options};
 
-fn root() -> PathBuf {
+/// The folder of the project.
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -33,11 +34,36 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         .filter_map(|rest| rest.split(')').next())
 }
 
+/// What stands between fences, with the language of each.
+pub fn blocks(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split("```")
+        .skip(1)
+        .step_by(2)
+        .map(|block| block.split_once('\n').unwrap_or((block, "")))
+}
+
 /// The blocks that are fenced as SQL.
 fn sql_blocks(text: &str) -> impl Iterator<Item = &str> {
-    text.split("```sql\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
+    blocks(text).filter_map(|(language, block)| (language == "sql").then_some(block))
+}
+
+#[test]
+fn no_block_of_code_is_empty() -> Result<()> {
+    for (path, text) in documents()? {
+        ensure!(
+            text.matches("```").count() % 2 == 0,
+            "{}: a block without end",
+            path.display()
+        );
+        for (language, block) in blocks(&text) {
+            ensure!(
+                !block.trim().is_empty(),
+                "{}: an empty block {language:?}",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 #[test]

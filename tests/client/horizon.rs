@@ -31,10 +31,10 @@ fn fill(db: &Database) -> Result<Vec<Notice>> {
 
 /// The only message about old row versions has `holder` in it, and a hint.
 fn names(notices: &[Notice], holder: &str) -> Result<()> {
-    let said = saying(notices, "old row versions");
+    let said = saying(notices, "dead row versions");
     ensure!(said.len() == 1, "{notices:#?}");
     ensure!(
-        said[0].message.contains(holder) && said[0].hint.is_some(),
+        said[0].detail.as_deref().unwrap_or("").contains(holder) && said[0].hint.is_some(),
         "{}",
         said[0]
     );
@@ -78,7 +78,7 @@ fn nothing_is_said_and_most_updates_are_hot_when_nobody_is_in_the_way() -> Resul
     table(&db)?;
     let notices = fill(&db)?;
     ensure!(
-        saying(&notices, "old row versions").is_empty(),
+        saying(&notices, "dead row versions").is_empty(),
         "{notices:#?}"
     );
     let hot: f64 = db.value("SELECT hot_percent::float8 FROM safe_backfill_progress")?;

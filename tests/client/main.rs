@@ -6,6 +6,7 @@ mod ddl_locks;
 mod deadlocks;
 mod documentation;
 mod failures;
+mod figures;
 mod horizon;
 mod hostile;
 mod inputs;

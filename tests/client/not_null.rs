@@ -54,7 +54,7 @@ fn reads_the_table_once_and_never_under_the_strong_lock() -> Result<()> {
     is_done(&db)?;
     let again = db.call_after(DEBUG, CALL)?.succeeded()?;
     assert_eq!(scans(&again), 0);
-    assert_eq!(saying(&again, "is NOT NULL already").len(), 1);
+    assert_eq!(saying(&again, "is already NOT NULL").len(), 1);
 
     // The counting is not idle: plain SET NOT NULL has to read.
     db.execute("ALTER TABLE t ALTER c DROP NOT NULL")?;
@@ -71,7 +71,7 @@ fn nulls_are_found_before_anything_is_touched() -> Result<()> {
     table(&db)?;
     db.execute("UPDATE t SET c = NULL WHERE id IN (7, 900)")?;
     let error = db.call(CALL)?.failed_with("23502")?;
-    assert_eq!(error.detail.as_deref(), Some("2 rows are NULL."));
+    assert_eq!(error.detail.as_deref(), Some("The column is null in 2 rows."));
     let hint = error.hint.unwrap_or_default();
     ensure!(
         hint.contains("CALL safe_backfill('public.t', 'c', ...)"),
@@ -82,7 +82,7 @@ fn nulls_are_found_before_anything_is_touched() -> Result<()> {
     db.execute("UPDATE t SET c = NULL")?;
     let error = db.call(CALL)?.failed_with("23502")?;
     let detail = error.detail.unwrap_or_default();
-    ensure!(detail.contains("1000 rows are NULL"), "{detail}");
+    ensure!(detail.contains("null in 1000 rows"), "{detail}");
 
     db.call("CALL safe_backfill('t', 'c', 1)")?.succeeded()?;
     db.call(CALL)?.succeeded()?;
@@ -105,7 +105,7 @@ fn a_null_that_comes_between_the_look_and_the_constraint_is_found() -> Result<()
     db.execute("INSERT INTO t VALUES (5000, NULL)")?;
     reading.commit()?;
     let error = run.end()?.failed_with("23502")?;
-    assert_eq!(error.detail.as_deref(), Some("1 row is NULL."));
+    assert_eq!(error.detail.as_deref(), Some("The column is null in 1 row."));
     assert_eq!(state(&db, "t")?, "nullable");
     Ok(())
 }

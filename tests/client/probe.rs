@@ -160,3 +160,22 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     let result = work()?;
     Ok((result, began.elapsed()))
 }
+
+#[test]
+fn a_probe_tells_a_table_that_is_locked_from_a_busy_machine() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")?;
+    leave_alone(&db, "t")?;
+    let probe = || {
+        Probe::start(&db, "t", 1000, |table| {
+            format!("SELECT FROM {table} WHERE id = $1")
+        })
+    };
+    let limit = Duration::from_millis(300);
+    let locked = probe()?;
+    db.execute("BEGIN; LOCK TABLE t; SELECT pg_sleep(5); COMMIT")?;
+    ensure!(locked.slowest()?.is_within(limit).is_err());
+    let free = probe()?;
+    db.execute("SELECT pg_sleep(1)")?;
+    free.slowest()?.is_within(limit)
+}

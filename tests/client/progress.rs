@@ -27,7 +27,7 @@ fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
         if notice.message.contains("% done") {
             ensure!(!run.has_ended(), "it came when all was over: {notice}");
             lines.push(notice.message);
-        } else if notice.message.contains("filled 2000 rows in") {
+        } else if notice.message.contains("filled 2000 rows of") {
             break;
         }
     }

@@ -9,7 +9,7 @@ use client_tests::{Database, Notice, only};
 /// The number of rows that the only WARNING counts.
 fn counted(notices: &[Notice]) -> Result<i64> {
     let warning = only(notices, "WARNING")?;
-    ensure!(warning.message.contains("still have NULL"), "{warning}");
+    ensure!(warning.message.contains("are still null"), "{warning}");
     Ok(warning
         .message
         .split(' ')

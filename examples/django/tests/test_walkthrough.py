@@ -115,7 +115,7 @@ class SafeWay(Walkthrough):
             self.assertEqual(self.filled(), 0)
 
             output = self.manage("migrate", "demoapp", "0003")
-            self.assertIn(f'"large_user": filled {ROWS} rows', output)
+            self.assertIn(f'filled {ROWS} rows of table "large_user"', output)
             self.assertEqual(client.get()["users"][0]["status"], "active")
 
             self.manage("migrate", "demoapp", "0004")
