@@ -12,6 +12,8 @@ mod hostile;
 mod inputs;
 mod locks;
 mod not_null;
+mod noticed;
+mod noticed_elsewhere;
 mod postmaster;
 mod privileges;
 mod probe;
