@@ -103,7 +103,10 @@ fn three_steps_on_a_big_table_and_nobody_waits() -> Result<()> {
     let (seen, alone) = (watch.result()?, watch_alone.result()?);
     ddl.result()?;
     let (read, written) = (reads.slowest()?, writes.slowest()?);
-    assert_eq!(saying(&notices, "validating column \"c\" of table \"t\"").len(), 1);
+    assert_eq!(
+        saying(&notices, "validating column \"c\" of table \"t\"").len(),
+        1
+    );
     ensure!(seen.looks > 100, "looked {} times only", seen.looks);
     Longest {
         beside: seen.held,

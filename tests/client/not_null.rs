@@ -71,7 +71,10 @@ fn nulls_are_found_before_anything_is_touched() -> Result<()> {
     table(&db)?;
     db.execute("UPDATE t SET c = NULL WHERE id IN (7, 900)")?;
     let error = db.call(CALL)?.failed_with("23502")?;
-    assert_eq!(error.detail.as_deref(), Some("The column is null in 2 rows."));
+    assert_eq!(
+        error.detail.as_deref(),
+        Some("The column is null in 2 rows.")
+    );
     let hint = error.hint.unwrap_or_default();
     ensure!(
         hint.contains("CALL safe_backfill('public.t', 'c', ...)"),
@@ -105,7 +108,10 @@ fn a_null_that_comes_between_the_look_and_the_constraint_is_found() -> Result<()
     db.execute("INSERT INTO t VALUES (5000, NULL)")?;
     reading.commit()?;
     let error = run.end()?.failed_with("23502")?;
-    assert_eq!(error.detail.as_deref(), Some("The column is null in 1 row."));
+    assert_eq!(
+        error.detail.as_deref(),
+        Some("The column is null in 1 row.")
+    );
     assert_eq!(state(&db, "t")?, "nullable");
     Ok(())
 }
