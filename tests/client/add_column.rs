@@ -147,7 +147,7 @@ fn bad_input_changes_nothing() -> Result<()> {
         ("NULL, 'x', 'int'", "22004"),
         ("'t', NULL, 'int'", "22004"),
         ("'t', 'x', NULL", "22004"),
-        ("'t', 'ctid', 'int'", "0A000"),
+        ("'t', 'ctid', 'int'", "42701"),
         ("'t', 'x', 'int', 'abc'", "22P02"),
         ("'t', 'x', 'int', date '2020-01-01'", "42804"),
         ("'t', 'x', 'varchar(3)', 'abcd'", "22001"),

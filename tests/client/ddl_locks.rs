@@ -307,7 +307,14 @@ fn a_table_that_is_locked_exclusively_is_not_waited_for_without_end() -> Result<
     for call in CALLS {
         let setup = format!("{SHORT_TIMEOUT}; SET safe_backfill.lock_retry_limit = 1");
         let error = db.call_after(&setup, call)?.failed_with("55P03")?;
-        ensure!(error.message.contains("2 attempts"), "{error}");
+        ensure!(
+            error
+                .detail
+                .as_deref()
+                .unwrap_or("")
+                .contains("after 2 attempts"),
+            "{error:?}"
+        );
         let detail = error.detail.unwrap_or_default();
         ensure!(detail.contains(&format!("process {pid} ")), "{detail}");
     }

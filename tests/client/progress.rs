@@ -43,7 +43,7 @@ fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
         let number = line
             .split(": ")
             .nth(1)
-            .and_then(|rest| rest.split(' ').next());
+            .and_then(|rest| rest.split('%').next());
         Ok(number.context("a number")?.parse()?)
     };
     let percents: Vec<f64> = lines.iter().map(percent).collect::<Result<_>>()?;
