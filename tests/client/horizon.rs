@@ -82,8 +82,8 @@ fn nothing_is_said_and_most_updates_are_hot_when_nobody_is_in_the_way() -> Resul
         "{notices:#?}"
     );
     let hot: f64 = db.value("SELECT hot_percent::float8 FROM safe_backfill_progress")?;
-    // With one index, about a quarter of the rows is moved.
-    ensure!(hot > 60.0, "{hot} % of the updates were HOT");
+    // The rows grow by a tenth: so many have to move.
+    ensure!(hot > 80.0, "{hot} % of the updates were HOT");
     let blocks: i64 = db.value("SELECT pg_relation_size('t') / 8192")?;
     ensure!(blocks < 5000 * 13 / 10, "the table has {blocks} blocks now");
     Ok(())
