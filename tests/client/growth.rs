@@ -1,0 +1,1 @@
+//! How much a table and its indexes grow while they are filled.
