@@ -233,3 +233,126 @@ fn goes_on_when_a_partition_is_dropped() -> Result<()> {
     run.end()?.succeeded()?;
     all_filled(&db, "p", ROWS)
 }
+
+/// A table of one row to a page, whose column was added with a default that the catalogs keep for older rows. The
+/// update of row `slow` takes a second in sessions that say so; with an index on the column, a window is one pass.
+fn with_default_of_older_rows(db: &Database, rows: i32, slow: i32) -> Result<()> {
+    db.execute(&format!(
+        "CREATE TABLE t (id int, filler text);
+         ALTER TABLE t ALTER filler SET STORAGE PLAIN, ADD c varchar(10) DEFAULT 'x';
+         INSERT INTO t SELECT i, repeat('f', 5000), NULL FROM generate_series(1, {rows}) i;
+         CREATE INDEX ON t (c);
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM pg_sleep(coalesce(nullif(current_setting('test.slow', true), ''), '0')::float8);
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id = {slow}) EXECUTE FUNCTION slow()"
+    ))?;
+    ensure!(db.value::<bool>(
+        "SELECT atthasmissing FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c'"
+    )?);
+    Ok(())
+}
+
+/// A run over the table above that meets `change`: asked for during the update of row `slow`, it comes when that batch
+/// has been committed.
+fn changed_after_row(db: &Database, rows: i32, slow: i32, change: &str) -> Result<Run> {
+    with_default_of_older_rows(db, rows, slow)?;
+    let run = db.start_after(
+        // A batch may take a quarter of deadlock_timeout: the slow row does not end its batch.
+        "SET test.slow = 1; SET deadlock_timeout = '60s'; SET safe_backfill.max_batch_time = '10s'",
+        "CALL safe_backfill('t', 'c', 'one', 100000)",
+    )?;
+    db.wait_until(&format!(
+        "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
+        run.pid
+    ))?;
+    db.execute(change)?;
+    Ok(run)
+}
+
+fn rewritten_after_row(rows: i32, slow: i32) -> Result<()> {
+    let db = Database::new()?;
+    let run = changed_after_row(&db, rows, slow, "VACUUM FULL t")?;
+    let notices = run.end()?.succeeded()?;
+    assert_eq!(saying(&notices, "was rewritten").len(), 1, "{notices:#?}");
+    all_filled(&db, "t", i64::from(rows))
+}
+
+/// Pages of the first window.
+const WINDOW: i32 = 1024;
+
+#[test]
+fn starts_over_when_the_table_is_rewritten_between_two_windows() -> Result<()> {
+    rewritten_after_row(WINDOW + 500, WINDOW)
+}
+
+#[test]
+fn starts_over_when_the_table_is_rewritten_before_it_is_verified() -> Result<()> {
+    rewritten_after_row(WINDOW, WINDOW)
+}
+
+/// Changes the access method of the table after a row was updated.
+fn access_method_changed_after_row(rows: i32, slow: i32) -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler")?;
+    let change = "ALTER TABLE t SET ACCESS METHOD other";
+    let error = changed_after_row(&db, rows, slow, change)?
+        .end()?
+        .failed_with("0A000")?;
+    ensure!(error.message.contains("\"other\""), "{error}");
+    Ok(())
+}
+
+#[test]
+fn ends_when_the_access_method_is_changed_between_two_windows() -> Result<()> {
+    access_method_changed_after_row(WINDOW + 500, WINDOW)
+}
+
+#[test]
+fn ends_when_the_access_method_is_changed_before_the_table_is_verified() -> Result<()> {
+    access_method_changed_after_row(WINDOW, WINDOW)
+}
+
+#[test]
+fn ends_when_the_access_method_is_changed() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler")?;
+    let run = in_the_middle(&db)?;
+    db.execute("ALTER TABLE t SET ACCESS METHOD other")?;
+    let error = run.end()?.failed_with("0A000")?;
+    ensure!(error.message.contains("\"other\""), "{error}");
+    // At once: pages of another access method may not be read as those of a heap.
+    ensure!(db.value::<i64>("SELECT count(*) FROM t WHERE c = 'one'")? < ROWS);
+    Ok(())
+}
+
+#[test]
+fn ends_when_the_access_method_of_a_partition_is_changed() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(&format!(
+        "CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+         CREATE TABLE p (id int, c text DEFAULT 'x') PARTITION BY RANGE (id);
+         CREATE TABLE t PARTITION OF p FOR VALUES FROM (1) TO (100000);
+         CREATE TABLE last PARTITION OF p FOR VALUES FROM (100000) TO (200000);
+         INSERT INTO p SELECT i, NULL FROM generate_series(1, {ROWS}) i;
+         INSERT INTO p SELECT i + 100000, NULL FROM generate_series(1, 100) i"
+    ))?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET test.pause = 0.0003",
+        "CALL safe_backfill('p', 'c', 'one', 50)",
+    )?;
+    run.wait_for_rows("t", 200)?;
+    db.execute("ALTER TABLE last SET ACCESS METHOD other")?;
+    let error = run.end()?.failed_with("0A000")?;
+    ensure!(
+        error.message.contains("\"other\"") && error.message.contains("\"last\""),
+        "{error}"
+    );
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM last WHERE c = 'one'")?,
+        0
+    );
+    Ok(())
+}

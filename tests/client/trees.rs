@@ -1,7 +1,9 @@
 //! Partitioned tables while other sessions change them.
 
-use anyhow::{Result, ensure};
-use client_tests::{Database, Run, only};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use client_tests::{Database, Notice, PATIENCE, Run, only};
 
 /// A table of two partitions; a run is in the middle of the second when this returns.
 fn in_the_second(db: &Database) -> Result<Run> {
@@ -104,6 +106,111 @@ fn only_one_run_fills_a_partition() -> Result<()> {
     let detail = error.detail.clone().unwrap_or_default();
     ensure!(detail.contains(&run.pid.to_string()), "{error}");
     run.end()?.succeeded()?;
+    assert_eq!(nulls(&db)?, 0);
+    Ok(())
+}
+
+/// The first notice in which `text` is, which must come before the run ends.
+fn wait_for_notice(run: &Run, text: &str) -> Result<Notice> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        match run.notices.wait(Duration::from_millis(20)) {
+            Some(notice) if notice.to_string().contains(text) => return Ok(notice),
+            None if run.has_ended() => bail!("the CALL has ended without saying: {text}"),
+            _ => {}
+        }
+    }
+    bail!("gave up waiting for a notice that says: {text}")
+}
+
+/// A run on partition `busy` of three goes on, because it waits for a row of another session's, until the run on the
+/// whole table has filled the others and waits for the first.
+fn waits_for_the_run_on(busy: &str) -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+         CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);
+         CREATE TABLE t3 PARTITION OF t FOR VALUES IN (3);
+         INSERT INTO t SELECT i, 1 + i % 3, NULL FROM generate_series(1, 3000) i",
+    )?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.batch_execute(&format!(
+        "SELECT FROM {busy} ORDER BY id LIMIT 1 FOR UPDATE"
+    ))?;
+    let part = db.start(&format!("CALL safe_backfill('{busy}', 'c', 7)"))?;
+    part.wait_for_rows(busy, 999)?;
+    let whole = db.start(CALL)?;
+    wait_for_notice(&whole, &part.pid.to_string())?;
+    // Of 3000 rows only the one that is held is left: the others did not have to wait.
+    db.wait_until("SELECT count(*) = 1 FROM t WHERE c IS NULL")?;
+    ensure!(!whole.has_ended() && !part.has_ended());
+    holding.commit()?;
+    part.end()?.succeeded()?;
+    whole.end()?.succeeded()?;
+    assert_eq!(nulls(&db)?, 0);
+    assert_eq!(
+        db.value::<String>("SELECT string_agg(DISTINCT state, ' ') FROM safe_backfill_job")?,
+        "completed"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_partition_that_another_run_fills_is_waited_for_last() -> Result<()> {
+    waits_for_the_run_on("t1")
+}
+
+#[test]
+fn the_last_partition_is_waited_for_if_another_run_fills_it() -> Result<()> {
+    waits_for_the_run_on("t3")
+}
+
+#[test]
+fn a_cancelled_run_on_a_partition_leaves_the_rest_to_the_run_on_the_table() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+         INSERT INTO t SELECT i, 1, NULL FROM generate_series(1, 1000) i",
+    )?;
+    db.slow_down("t1")?;
+    let part = db.start_after(
+        "SET test.pause = 0.01",
+        "CALL safe_backfill('t1', 'c', 7, 10)",
+    )?;
+    part.wait_for_rows("t1", 50)?;
+    let whole = db.start(CALL)?;
+    wait_for_notice(&whole, &part.pid.to_string())?;
+    part.cancel()?;
+    part.end()?.failed_with("57014")?;
+    whole.end()?.succeeded()?;
+    assert_eq!(nulls(&db)?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_waits_for_another_can_be_cancelled() -> Result<()> {
+    let db = Database::new()?;
+    let part = {
+        db.execute(
+            "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+             CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+             INSERT INTO t SELECT i, 1, NULL FROM generate_series(1, 300) i",
+        )?;
+        db.slow_down("t1")?;
+        db.start_after(
+            "SET test.pause = 0.01",
+            "CALL safe_backfill('t1', 'c', 7, 10)",
+        )?
+    };
+    part.wait_for_rows("t1", 1)?;
+    let whole = db.start(CALL)?;
+    wait_for_notice(&whole, &part.pid.to_string())?;
+    whole.cancel()?;
+    whole.end()?.failed_with("57014")?;
+    part.end()?.succeeded()?;
     assert_eq!(nulls(&db)?, 0);
     Ok(())
 }
