@@ -1,1 +1,148 @@
-//! How much a table and its indexes grow while they are filled.
+//! What is written besides the rows, when nobody else is there: how much the indexes grow.
+
+use anyhow::{Result, ensure};
+use client_tests::Database;
+
+/// How much the indexes of any table may grow on which rows can stay on their pages.
+const MOST: f64 = 1.05;
+
+/// A table, full and vacuumed, its column empty.
+struct Shape {
+    /// The columns before the one to be filled.
+    columns: &'static str,
+    /// Their values, for `i` from 1 on.
+    values: &'static str,
+    rows: i64,
+    /// Besides the primary key, before the rows come.
+    indexes: &'static str,
+    column_type: &'static str,
+    value: &'static str,
+}
+
+const PLAIN: Shape = Shape {
+    columns: "id int PRIMARY KEY, filler text",
+    values: "i, repeat('f', 66)",
+    rows: 100_000,
+    indexes: "",
+    column_type: "int",
+    value: "7",
+};
+
+impl Shape {
+    /// Fills the table, whose indexes must not grow by more than `MOST`.
+    fn keeps_its_indexes(&self) -> Result<()> {
+        let db = Database::new()?;
+        db.execute(&format!(
+            "CREATE TABLE t ({}) WITH (autovacuum_enabled = off);
+             {};
+             INSERT INTO t SELECT {} FROM generate_series(1, {}) i;
+             ALTER TABLE t ADD c {}",
+            self.columns, self.indexes, self.values, self.rows, self.column_type
+        ))?;
+        db.execute("VACUUM ANALYZE t")?;
+        let before: i64 = db.value("SELECT pg_indexes_size('t')")?;
+        db.call(&format!("CALL safe_backfill('t', 'c', '{}')", self.value))?
+            .succeeded()?;
+        assert_eq!(
+            db.value::<i64>(&format!(
+                "SELECT count(*) FROM t WHERE c::text = '{}'",
+                self.value
+            ))?,
+            self.rows
+        );
+        let after: i64 = db.value("SELECT pg_indexes_size('t')")?;
+        let growth = after as f64 / before as f64;
+        ensure!(
+            growth <= MOST,
+            "the indexes grew by a factor of {growth:.2}"
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn a_primary_key_hardly_grows() -> Result<()> {
+    PLAIN.keeps_its_indexes()
+}
+
+#[test]
+fn two_indexes_hardly_grow() -> Result<()> {
+    Shape {
+        columns: "id int PRIMARY KEY, other int, filler text",
+        values: "i, i, repeat('f', 62)",
+        indexes: "CREATE INDEX ON t (other)",
+        ..PLAIN
+    }
+    .keeps_its_indexes()
+}
+
+#[test]
+fn the_indexes_of_accounts_hardly_grow() -> Result<()> {
+    Shape {
+        columns: "aid int PRIMARY KEY, bid int, abalance int, filler char(84)",
+        values: "i, (i - 1) / 1000 + 1, 0, ''",
+        indexes: "CREATE INDEX ON t (bid)",
+        ..PLAIN
+    }
+    .keeps_its_indexes()
+}
+
+#[test]
+fn the_primary_key_of_long_rows_hardly_grows() -> Result<()> {
+    Shape {
+        values: "i, repeat('f', 960)",
+        rows: 60_000,
+        indexes: "ALTER TABLE t ALTER filler SET STORAGE PLAIN",
+        ..PLAIN
+    }
+    .keeps_its_indexes()
+}
+
+#[test]
+fn an_index_of_random_keys_hardly_grows() -> Result<()> {
+    Shape {
+        columns: "id int PRIMARY KEY, random uuid, filler text",
+        values: "i, gen_random_uuid(), repeat('f', 50)",
+        indexes: "CREATE INDEX ON t (random)",
+        ..PLAIN
+    }
+    .keeps_its_indexes()
+}
+
+/// The rows grow by half: a third of them must move.
+#[test]
+fn a_primary_key_hardly_grows_though_the_rows_do() -> Result<()> {
+    Shape {
+        column_type: "text",
+        value: "a long value: 50 bytes of text, give or take a few",
+        ..PLAIN
+    }
+    .keeps_its_indexes()
+}
+
+/// HOT is impossible then, though no index has the column.
+#[test]
+fn a_row_is_written_once_though_a_trigger_changes_an_indexed_column() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, updated_at timestamptz DEFAULT now(), filler text)
+         WITH (autovacuum_enabled = off);
+         CREATE INDEX ON t (updated_at);
+         INSERT INTO t SELECT i, now(), repeat('f', 60) FROM generate_series(1, 100000) i;
+         ALTER TABLE t ADD c int;
+         CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.updated_at := clock_timestamp();
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER stamp BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION stamp()",
+    )?;
+    let mut ended = db.call("CALL safe_backfill('t', 'c', 7)")?;
+    ended
+        .client
+        .batch_execute("SELECT pg_stat_force_next_flush()")?;
+    ended.succeeded()?;
+    let updates: i64 = db.value("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 't'")?;
+    ensure!(updates <= 110_000, "{updates} updates for 100000 rows");
+    assert_eq!(db.value::<i64>("SELECT count(c) FROM t")?, 100_000);
+    Ok(())
+}
