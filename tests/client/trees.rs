@@ -193,18 +193,16 @@ fn a_cancelled_run_on_a_partition_leaves_the_rest_to_the_run_on_the_table() -> R
 #[test]
 fn a_run_that_waits_for_another_can_be_cancelled() -> Result<()> {
     let db = Database::new()?;
-    let part = {
-        db.execute(
-            "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
-             CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
-             INSERT INTO t SELECT i, 1, NULL FROM generate_series(1, 300) i",
-        )?;
-        db.slow_down("t1")?;
-        db.start_after(
-            "SET test.pause = 0.01",
-            "CALL safe_backfill('t1', 'c', 7, 10)",
-        )?
-    };
+    db.execute(
+        "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+         INSERT INTO t SELECT i, 1, NULL FROM generate_series(1, 500) i",
+    )?;
+    db.slow_down("t1")?;
+    let part = db.start_after(
+        "SET test.pause = 0.01",
+        "CALL safe_backfill('t1', 'c', 7, 10)",
+    )?;
     part.wait_for_rows("t1", 1)?;
     let whole = db.start(CALL)?;
     wait_for_notice(&whole, &part.pid.to_string())?;
