@@ -33,11 +33,6 @@ pub struct Row {
 }
 
 impl Row {
-    /// Of rows like this on a full page, the share that finds room there when all are filled; at most 1.
-    pub fn share_that_stays(&self) -> f64 {
-        (self.size as f64 / self.needed() as f64).min(1.0)
-    }
-
     /// Bytes that its filled version takes, with a line pointer.
     fn needed(&self) -> usize {
         self.filled_size + LINE_POINTER

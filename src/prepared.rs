@@ -1,5 +1,7 @@
 //! What is known of a leaf table as long as it keeps its file, its name, its column and its hazards.
 
+use std::time::{Duration, Instant};
+
 use pgrx::pg_sys;
 
 use crate::batch::Ground;
@@ -14,6 +16,9 @@ use crate::target::Target;
 
 /// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.
 const WORTH_RECYCLING: u32 = 32;
+
+/// How long one slow statement is remembered. It may have met a busy disk, which is over soon.
+const CAREFUL: Duration = Duration::from_secs(10);
 
 /// What a leaf is filled with, and how far one batch may go.
 pub struct Plan<'a> {
@@ -39,8 +44,8 @@ pub struct Prepared {
     pub statements: LeafStatements,
     growth: Growth,
     hazards: Hazards,
-    /// A statement has taken long, for whatever reason; another one may.
-    slow: bool,
+    /// Until then statements must not wait for rows while they hold others, since one has taken long.
+    careful_until: Option<Instant>,
 }
 
 impl Prepared {
@@ -63,13 +68,14 @@ impl Prepared {
             name,
             column,
             hazards,
-            slow: false,
+            careful_until: None,
         })
     }
 
     /// What a batch needs to know, for as long as `table` is open.
     pub fn ground<'g>(&'g self, plan: &'g Plan<'_>, table: &'g Table) -> Ground<'g> {
-        let careful = self.slow || self.statements.may_take_long();
+        let slow = self.careful_until.is_some_and(|end| Instant::now() < end);
+        let careful = slow || self.statements.may_take_long();
         Ground {
             table,
             oid: self.name.oid,
@@ -86,9 +92,9 @@ impl Prepared {
         }
     }
 
-    /// Tells that a statement took so long that the next ones must not wait for rows while they hold others.
+    /// Tells that a statement took long, for whatever reason: the next ones may, too.
     pub fn was_slow(&mut self) {
-        self.slow = true;
+        self.careful_until = Some(Instant::now() + CAREFUL);
     }
 
     /// The method for the next window; an index, a trigger or a constraint may have been made since the last.
