@@ -191,9 +191,21 @@ impl Server {
         })
     }
 
-    /// Ends a backend with SIGKILL, as the kernel's out-of-memory killer does: the server restarts itself.
+    /// Ends a backend with SIGKILL, as the kernel's out-of-memory killer does, and waits until the server has restarted
+    /// itself. Until it begins with that, it accepts connections that are lost a moment later.
     pub fn kill_backend(&self, pid: i32) -> Result<()> {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).context("could not kill the backend")
+        let before = self.checkpointer()?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).context("could not kill the backend")?;
+        wait_for("the server to restart itself", || {
+            Ok(self.checkpointer().is_ok_and(|now| now != before))
+        })
+    }
+
+    /// The process ID of the checkpointer: another one after each restart.
+    fn checkpointer(&self) -> Result<i32> {
+        const CHECKPOINTER: &str =
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        Ok(self.connect()?.query_one(CHECKPOINTER, &[])?.try_get(0)?)
     }
 
     /// Ends the postmaster, and it alone, with SIGKILL: its children are left to notice.
