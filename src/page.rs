@@ -100,6 +100,17 @@ impl Page {
             .count()
     }
 
+    /// How many rows must leave in the end, however often the page is pruned, because filled rows are larger.
+    pub fn crowded_out(&self) -> usize {
+        let room: usize = self.free + self.rows.iter().map(|row| row.size).sum::<usize>();
+        let mut needed = 0;
+        let staying = self.rows.iter().take_while(|row| {
+            needed += row.needed();
+            needed <= room
+        });
+        self.rows.len() - staying.count()
+    }
+
     /// How many rows, from the first, find room for their new versions on this page.
     pub fn fitting(&self) -> usize {
         let mut free = self.free;
@@ -162,6 +173,15 @@ mod tests {
             let used: usize = page.rows[..fitting].iter().map(|r| r.filled_size + LINE_POINTER).sum();
             prop_assert!(used <= page.free);
             prop_assert!(fitting <= page.line_pointers);
+        }
+
+        #[test]
+        fn rows_that_are_not_crowded_out_fit_together(page in any_page()) {
+            let staying = &page.rows[..page.rows.len() - page.crowded_out()];
+            let room: usize = page.free + page.rows.iter().map(|r| r.size).sum::<usize>();
+            let needed = |rows: &[Row]| rows.iter().map(Row::needed).sum::<usize>();
+            prop_assert!(needed(staying) <= room);
+            prop_assert!(page.crowded_out() == 0 || needed(&page.rows[..=staying.len()]) > room);
         }
 
         #[test]

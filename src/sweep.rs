@@ -21,13 +21,14 @@ const WORTH_A_PASS: usize = 50;
 /// Each row moved gets a second entry in every index. The leaves of a B-tree are built 90 % full: so many entries find
 /// room without splitting them. `make bench` and `tests/client/growth.rs` are the judges.
 const ROOM: f64 = 0.11;
-/// The same for each later pass, which uses the room that was made before it: only where rows grow it shrinks.
+/// The same for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
+/// uses the room that was made before it, and moves one row when that is used up.
 const ROOM_LATER: f64 = 0.05;
 /// Of a page of few rows at least this part of one is moved in a pass: more passes would cost more than the indexes gain.
 const LEAST_SHARE: f64 = 0.25;
 /// Of the rows that are left on a page, room is made for one in so many: in the end it would stay unused.
 const LEFT_PER_ROOM: f64 = 8.0;
-/// Rows that move are taken in so many rounds over the window.
+/// Where many rows must leave, those that move are taken in so many rounds over the window.
 const ROUNDS: usize = 8;
 /// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
 const OFFSET_WORDS: usize = 10;
@@ -113,6 +114,10 @@ pub struct Window {
     due: f64,
     /// Rows of this pass that will move to other pages.
     moving: Vec<Tid>,
+    /// Rows that must leave their pages after this pass, because filled rows are larger.
+    crowded: usize,
+    /// Most of the rows that must leave were yet to do so after some pass.
+    is_crowded: bool,
     busy: BTreeSet<Tid>,
 }
 
@@ -144,6 +149,8 @@ impl Window {
             left: 0,
             due: 0.0,
             moving: vec![],
+            crowded: 0,
+            is_crowded: false,
             busy: BTreeSet::new(),
         }
     }
@@ -208,28 +215,46 @@ impl Window {
         if self.method == Method::OnePass {
             return page.take(Taking::Everything);
         }
-        let share = if self.pass == 0 { ROOM } else { ROOM_LATER };
-        let share = (share * rows as f64).max(LEAST_SHARE);
+        let crowded = page.crowded_out();
+        let share = self.share(rows as f64, crowded as f64);
         self.due = (self.due + share).min(share + 1.0);
-        let room = share.min(page.rows.len() as f64 / LEFT_PER_ROOM).round() as usize;
+        let room = match crowded {
+            0 if self.pass > 0 => 1,
+            _ => share.min(page.rows.len() as f64 / LEFT_PER_ROOM).round() as usize,
+        };
         let taken = page.take(Taking::Recycle {
             room: room.max(1),
             evict: self.due as usize,
         });
+        self.crowded += crowded.saturating_sub(taken.evicted);
         self.due -= taken.evicted as f64;
         taken
     }
 
+    /// How many rows of a page this pass makes room for, if the first pass saw so many `rows` on it and so many are
+    /// `crowded` out.
+    fn share(&self, rows: f64, crowded: f64) -> f64 {
+        match self.pass {
+            // A whole row, so that no later pass need move another.
+            0 if rows * ROOM > 1.0 && crowded < rows * ROOM + 1.0 => (rows * ROOM).ceil(),
+            0 => (rows * ROOM).max(LEAST_SHARE),
+            _ => (rows * ROOM_LATER).max(LEAST_SHARE),
+        }
+    }
+
     /// The rows of this pass that move to other pages; to be asked for when all blocks were looked at.
     ///
-    /// Neighbours are far apart in this order, and so do not meet again on one new page. Before a B-tree splits a leaf,
-    /// it looks for dead entries, on few pages of the table: those that many entries of the leaf point to. They should
-    /// be the old ones ("Bottom-Up deletion" in PostgreSQL's `src/backend/access/nbtree/README`, and
-    /// `bottomup_sort_and_shrink` in `heapam.c`).
+    /// Where most of the rows that must leave are left for later passes, neighbours are far apart in this order, and so do not
+    /// meet again on one new page. Before a B-tree splits a leaf, it looks for dead entries, on few pages of the table:
+    /// those that many entries of the leaf point to. They should be the old ones ("Bottom-Up deletion" in PostgreSQL's
+    /// `src/backend/access/nbtree/README`, and `bottomup_sort_and_shrink` in `heapam.c`). Elsewhere leaves have room for
+    /// all, and neighbours in a row are faster.
     pub fn take_moving(&mut self) -> Vec<Tid> {
         let moving = std::mem::take(&mut self.moving);
-        (0..ROUNDS)
-            .flat_map(|round| moving.iter().skip(round).step_by(ROUNDS))
+        self.is_crowded |= std::mem::take(&mut self.crowded) > moving.len();
+        let rounds = if self.is_crowded { ROUNDS } else { 1 };
+        (0..rounds)
+            .flat_map(|round| moving.iter().skip(round).step_by(rounds))
             .copied()
             .collect()
     }
