@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::pg::lock::TableLock;
 use crate::pg::message;
 use crate::pg::parse;
+use crate::pg::settings::Temporarily;
 use crate::pg::spi::{self, argument, quote, quote_literal};
 use crate::pg::transaction::commit_after;
 use crate::pg::value::{ColumnType, Constant};
@@ -144,6 +145,7 @@ fn add(request: &Request) -> Result<bool, Error> {
         }
         // The domain may have got a constraint while the table was waited for.
         request.require_no_rewrite()?;
+        let _reading = Temporarily::array_nulls();
         spi::execute(&request.statement(&table), &[]);
         Ok(true)
     })

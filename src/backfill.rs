@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
+use crate::ddl;
 use crate::error::{Error, counted};
 use crate::filling::Filling;
 use crate::job::Job;
 use crate::leaf::Leaf;
 use crate::outturn::Leftover;
 use crate::pg::spi::{self, argument};
-use crate::pg::transaction::commit_after;
 use crate::pg::{message, usage};
 use crate::prepared::Plan;
 use crate::progress::{Report, Sizes};
@@ -79,7 +79,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
     }
     say_default(target);
     let job = Job::open(target, &request.filling, request.batch_size)?;
-    let before = commit_after(|| Ok(sizes(&target.leaves)))?;
+    let before = sizes(target, &target.leaves)?;
     let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
     let mut report = Report::new(&target.table_name, blocks);
     let plan = Plan {
@@ -89,7 +89,7 @@ pub fn run(request: &Request) -> Result<(), Error> {
         job: &job,
     };
     let leaves = fill_leaves(request, &plan, &mut report)?;
-    let after = commit_after(|| Ok(sizes(&leaves)))?;
+    let after = sizes(target, &leaves)?;
     report.say_summary(before, after);
     Ok(())
 }
@@ -107,7 +107,8 @@ fn fill_leaves(
         looks += 1;
         let rows_before = report.rows();
         let leftovers = fill_each(plan, report, &leaves)?;
-        let now = commit_after(|| leaves_now(&request.target))?;
+        let target = &request.target;
+        let now = ddl::read(&target.table_name, target.table, || leaves_now(target))?;
         let is_one_table = now == [plan.target.table];
         let filled = report.rows() - rows_before;
         let settled = now == leaves && (is_one_table || filled == 0);
@@ -229,7 +230,12 @@ fn say_default(target: &Target) {
     );
 }
 
-fn sizes(leaves: &[pg_sys::Oid]) -> Sizes {
+/// The size of an index is asked for while its table is locked.
+fn sizes(target: &Target, leaves: &[pg_sys::Oid]) -> Result<Sizes, Error> {
+    ddl::read(&target.table_name, target.table, || Ok(sizes_now(leaves)))
+}
+
+fn sizes_now(leaves: &[pg_sys::Oid]) -> Sizes {
     const SIZES: &str = "
         SELECT sum(pg_relation_size(oid))::bigint, sum(pg_indexes_size(oid))::bigint
         FROM unnest($1) AS oid";

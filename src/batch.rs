@@ -57,8 +57,8 @@ pub struct Outcome {
     pub refused: u64,
     /// The window has no more rows for this pass.
     pub pass_ended: bool,
-    /// The last statement met a lock and was undone.
-    pub locked: bool,
+    /// The last statement met a lock and was undone; the message of the error.
+    pub locked: Option<String>,
     /// A statement of several rows took so long that the application could have looked for deadlocks meanwhile.
     pub slow: bool,
     /// The last subtransaction that wrote anything.
@@ -128,10 +128,10 @@ pub fn fill(
                 pace.learn(tids.len(), spent, limits.time);
                 be_courteous(courtesy, spent);
             }
-            Attempt::Locked => {
+            Attempt::Locked(message) => {
                 window.undone(&tids);
                 pace.stumbled();
-                outcome.locked = true;
+                outcome.locked = Some(message);
                 break;
             }
         }
@@ -167,7 +167,7 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
             outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
             Attempt::Done(outcome)
         }
-        Attempt::Locked => Attempt::Locked,
+        Attempt::Locked(message) => Attempt::Locked(message),
     }
 }
 

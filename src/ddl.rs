@@ -28,6 +28,27 @@ pub struct Locks<'a> {
     pub permit: fn(&[pg_sys::Oid]) -> Result<(), Error>,
 }
 
+/// Runs `work`, which reads the catalogs or prepares statements, in a transaction of its own, as [`run`] does.
+///
+/// Some of PostgreSQL's functions lock the tables that they are asked about, and preparing a statement locks the tables
+/// in it.
+///
+/// # Errors
+/// [`Error::LockNotAvailable`], and those of `work`.
+pub fn read<T>(
+    table_name: &str,
+    table: pg_sys::Oid,
+    work: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let locks = Locks {
+        table_name,
+        tables: &[table],
+        lock: None,
+        permit: |_| Ok(()),
+    };
+    run(&locks, work)
+}
+
 /// Runs `statement` with the locks, in a transaction of its own, as often as it takes to get them.
 ///
 /// `statement` may be run several times; all but the last are undone. It can hold its locks only as long as it runs.
@@ -87,7 +108,7 @@ fn try_for_a_while<T>(
             (locks.permit)(locks.tables)?;
             match attempt(|| take_and_run(locks, first, left, statement)) {
                 Attempt::Done(result) => result.map(Ok),
-                Attempt::Locked => Ok(Err(holders(locks))),
+                Attempt::Locked(_) => Ok(Err(holders(locks))),
             }
         })?;
         match attempted {
@@ -105,9 +126,10 @@ fn take_and_run<T>(
     left: Duration,
     statement: &mut impl FnMut() -> Result<T, Error>,
 ) -> Result<Taken<T>, Error> {
+    // Others that wait for what is locked here must not look for a deadlock while something else is waited for.
+    let second_wait = pg_settings::deadlock_timeout() / 2;
     // Otherwise autovacuum, which gives way only to someone who has waited for this long, would outlast every attempt.
-    let deadlock_timeout = pg_settings::deadlock_timeout().min(left / 2);
-    pg_settings::set_local_deadlock_timeout(deadlock_timeout);
+    pg_settings::set_local_deadlock_timeout(pg_settings::deadlock_timeout().min(left / 2));
     pg_settings::set_local_lock_timeout(left);
     let began = Instant::now();
     if let (Some(lock), Some(first)) = (locks.lock, first) {
@@ -117,7 +139,8 @@ fn take_and_run<T>(
             return Ok(Taken::Busy(busy));
         }
     }
-    pg_settings::set_local_lock_timeout(left.saturating_sub(began.elapsed()));
+    let left = left.saturating_sub(began.elapsed());
+    pg_settings::set_local_lock_timeout(left.min(second_wait));
     statement().map(Taken::All)
 }
 
@@ -140,6 +163,8 @@ fn chance() -> f64 {
 }
 
 /// Sessions and prepared transactions with a conflicting lock on one of the tables, the oldest first.
+///
+/// What a statement reads besides is not known: if it does, those come in who let nobody read some table.
 fn holders(locks: &Locks<'_>) -> Holders {
     const HOLDERS: &str = "
         SELECT string_agg(description, '; ' ORDER BY began)
@@ -159,8 +184,9 @@ fn holders(locks: &Locks<'_>) -> Holders {
             LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND l.relation = ANY ($1)
-            AND (NOT $2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+            AND (l.relation = ANY ($1)
+                 AND (NOT $2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+                 OR $2 AND l.mode = 'AccessExclusiveLock' AND l.relation >= 16384)
             ORDER BY began LIMIT 5) holder";
     let only_strong = locks.lock != Some(TableLock::AccessExclusive);
     spi::catalog(

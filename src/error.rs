@@ -157,15 +157,14 @@ pub enum Error {
     #[error("table \"{table}\" was dropped during the call")]
     TableDropped { table: String },
     /// Other transactions never let go of their rows.
-    #[error(
-        "could not fill {} of table \"{table}\" because other transactions hold locks on {}",
-        rows_of(*rows),
-        if *rows == 1 { "it" } else { "them" }
-    )]
+    #[error("could not fill {} of table \"{table}\" because {}", rows_of(*rows), locked_by(*rows, holders.is_some()))]
     RowsLocked {
         table: String,
-        rows: u64,
+        /// `None` if even they could not be counted.
+        rows: Option<u64>,
         holders: Option<String>,
+        /// The message of the last error.
+        message: String,
     },
     /// The job tables of the extension are not there.
     #[error("extension \"pg_safe_backfill\" is not installed in this database")]
@@ -282,9 +281,12 @@ impl Error {
             Error::AlreadyRunning { pid: Some(pid), .. } => {
                 return Some(format!("It is the process with PID {pid}."));
             }
-            Error::RowsLocked { holders, .. } => {
-                let holders = holders.as_ref().map_or(String::new(), held_by);
-                return Some(format!("{holders}All batches before this were committed."));
+            Error::RowsLocked {
+                holders, message, ..
+            } => {
+                let last_error = || format!("The last error was: {message}.  ");
+                let cause = holders.as_ref().map_or_else(last_error, held_by);
+                return Some(format!("{cause}All batches before this were committed."));
             }
             Error::StatementTrigger { .. } => {
                 "A backfill updates each partition or child table by itself, which does not fire it."
@@ -400,7 +402,10 @@ fn still_null(rows: u64, maybe_more: bool, left: Option<&str>) -> String {
     let left = left.map_or(String::new(), |why| {
         format!("  A constraint that is not valid is left, as this failed: {why}.")
     });
-    format!("The column is null in {least}{}.{left}", rows_of(rows))
+    format!(
+        "The column is null in {least}{}.{left}",
+        counted(rows, "row")
+    )
 }
 
 fn lock_not_available(attempts: u32, holders: Option<&str>) -> String {
@@ -415,8 +420,17 @@ fn held_by(holders: impl fmt::Display) -> String {
     format!("Locks are held by {holders}.  ")
 }
 
-fn rows_of(rows: u64) -> String {
-    counted(rows, "row")
+fn rows_of(rows: Option<u64>) -> String {
+    rows.map_or_else(|| "some rows".into(), |rows| counted(rows, "row"))
+}
+
+fn locked_by(rows: Option<u64>, holders_are_known: bool) -> String {
+    let of_what = match rows {
+        _ if !holders_are_known => return "locks were not available".into(),
+        Some(1) => "it",
+        _ => "them",
+    };
+    format!("other transactions hold locks on {of_what}")
 }
 
 /// So many of them: `1 row`, `2 batches`.

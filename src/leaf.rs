@@ -7,19 +7,21 @@ use pgrx::pg_sys;
 
 use crate::batch::{self, Limits, Outcome};
 use crate::courtesy::Courtesy;
+use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::holders;
 use crate::job::{Position, lock_column};
 use crate::outturn::Outturn;
 use crate::pace::Pace;
 use crate::pg::heap::Table;
-use crate::pg::lock::ColumnLock;
-use crate::pg::transaction::{Attempt, commit_after, transact};
+use crate::pg::lock::{ColumnLock, TableLock};
+use crate::pg::transaction::{Attempt, attempt, commit_after, transact};
 use crate::pg::{horizon, message, settings as pg_settings, usage};
 use crate::prepared::{Plan, Prepared};
 use crate::progress::Report;
 use crate::recorder::Recorder;
 use crate::recycling::Recycling;
+use crate::relation::tree_oids;
 use crate::settings;
 use crate::sweep::{Blocks, FIRST_WINDOW, LARGEST_WINDOW, Method, Tid, Window};
 
@@ -44,6 +46,8 @@ pub struct Leaf<'a> {
     pub(crate) prepared: Prepared,
     /// Since then locks of others have kept rows from being filled.
     pub(crate) hindered_since: Option<Instant>,
+    /// The message of the last error that such a lock has caused.
+    hindered_by: String,
     pub(crate) refused: u64,
     oid: pg_sys::Oid,
     pace: Pace,
@@ -91,9 +95,9 @@ impl<'a> Leaf<'a> {
         oid: pg_sys::Oid,
     ) -> Result<Self, Error> {
         let stored = plan.job.position(oid);
+        let prepared = prepare(plan, oid)?;
         commit_after(|| {
             let table = open_table(plan, oid)?;
-            let prepared = Prepared::look(plan, &table)?;
             let lock = if oid == plan.target.table {
                 None
             } else {
@@ -110,6 +114,7 @@ impl<'a> Leaf<'a> {
                 recycling: Recycling::default(),
                 recorder: Recorder::new(plan.job, oid),
                 hindered_since: None,
+                hindered_by: String::new(),
                 swept: stored.finished,
                 next_block: 0,
                 window_size: FIRST_WINDOW,
@@ -190,43 +195,81 @@ impl<'a> Leaf<'a> {
         self.say_rewritten();
         self.swept = false;
         self.last_window = None;
+        self.prepared = prepare(self.plan, self.oid)?;
         commit_after(|| {
             let table = open_table(self.plan, self.oid)?;
-            self.prepared = Prepared::look(self.plan, &table)?;
             self.start_at(&table, 0);
             Ok(())
         })
     }
 
     /// Runs `work` on the table and commits it. Nowhere else is looked whether the table is still in the same file.
+    ///
+    /// `work` must not wait without limit for a lock on another table: see [`Leaf::patiently`].
     pub(crate) fn on_table<T>(
         &mut self,
         work: impl FnOnce(&mut Self, &Table) -> Result<T, Halt>,
     ) -> Result<T, Halt> {
-        transact(|| {
-            let table = open_table(self.plan, self.oid)?;
-            if table.file_node() != self.prepared.file_node {
-                return Err(Halt::Rewritten);
+        let mut work = Some(work);
+        loop {
+            let result = transact(|| {
+                let table = open_table(self.plan, self.oid)?;
+                if table.file_node() != self.prepared.file_node {
+                    return Err(Halt::Rewritten);
+                }
+                if !self.prepared.follow(self.plan, &table)? {
+                    return Ok(None);
+                }
+                work.take().map(|work| work(self, &table)).transpose()
+            })?;
+            match result {
+                Some(result) => return Ok(result),
+                None => self.prepare_again()?,
             }
-            self.prepared.follow(self.plan, &table)?;
-            work(self, &table)
+        }
+    }
+
+    fn prepare_again(&mut self) -> Result<(), Error> {
+        let prepared = prepare(self.plan, self.oid)?;
+        self.prepared.renew(prepared);
+        Ok(())
+    }
+
+    /// Runs `work`, which may wait for locks on other tables, while this one is locked for UPDATE.
+    ///
+    /// Others may want both, in the other order: it lets go of this one before they look for a deadlock.
+    pub(crate) fn patiently<T>(&mut self, work: impl Fn(&Self, &Table) -> T) -> Result<T, Halt> {
+        loop {
+            match self.for_a_moment(&work)? {
+                Attempt::Done(result) => return Ok(result),
+                Attempt::Locked(message) => self.require_patience(message)?,
+            }
+        }
+    }
+
+    fn for_a_moment<T>(&mut self, work: impl Fn(&Self, &Table) -> T) -> Result<Attempt<T>, Halt> {
+        self.on_table(|leaf, table| {
+            pg_settings::set_local_lock_timeout(settings::row_lock_timeout());
+            Ok(attempt(|| work(leaf, table)))
         })
     }
 
-    /// Fails once locks of others have kept rows from being filled for too long.
-    pub(crate) fn require_patience(&mut self) -> Result<(), Halt> {
+    /// Fails once locks of others have kept rows from being filled for too long; they have now, says this `message`.
+    pub(crate) fn require_patience(&mut self, message: String) -> Result<(), Halt> {
+        self.hindered_by = message;
         let since = *self.hindered_since.get_or_insert_with(Instant::now);
         if since.elapsed() < LOCK_PATIENCE {
             return Ok(());
         }
-        let (rows, holders) = self.on_table(|leaf, _| {
-            let rows = leaf.prepared.statements.count_unfilled().unsigned_abs();
-            Ok((rows, holders::of_rows(leaf.oid)))
-        })?;
+        let rows = match self.for_a_moment(|leaf, _| leaf.prepared.statements.count_unfilled())? {
+            Attempt::Done(rows) => Some(rows.unsigned_abs()),
+            Attempt::Locked(_) => None,
+        };
         Err(Halt::Failed(Error::RowsLocked {
             table: self.prepared.name.name.clone(),
             rows,
-            holders,
+            holders: commit_after(|| Ok(holders::of_rows(self.oid)))?,
+            message: std::mem::take(&mut self.hindered_by),
         }))
     }
 
@@ -277,7 +320,10 @@ impl<'a> Leaf<'a> {
         }
         let refusing = self.refused > self.refused_before_window;
         self.refused_before_window = self.refused;
-        let method = self.on_table(|leaf, table| Ok(leaf.prepared.method_now(leaf.plan, table)))?;
+        let (method, hazards) = self.patiently(|leaf, table| leaf.prepared.method_now(table))?;
+        if !self.prepared.is_for(hazards) {
+            self.prepare_again()?;
+        }
         let recycling = self.stuck_at.is_none() && !refusing && self.recycling.next_window();
         Ok(if recycling { method } else { Method::OnePass })
     }
@@ -333,8 +379,8 @@ impl<'a> Leaf<'a> {
             Ok(outcome)
         })?;
         self.count(&outcome);
-        if outcome.locked {
-            self.require_patience()?;
+        if let Some(message) = &outcome.locked {
+            self.require_patience(message.clone())?;
         }
         Ok(outcome)
     }
@@ -359,10 +405,10 @@ impl<'a> Leaf<'a> {
         self.report.batch(&outcome.progress);
     }
 
-    /// Waits for rows that others hold, one by one, each in a transaction that holds nothing else; `true` if some are
-    /// held still.
-    pub(crate) fn wait_for(&mut self, rows: &[Tid]) -> Result<bool, Halt> {
-        let mut locked = 0;
+    /// Waits for rows that others hold, one by one, each in a transaction that holds nothing else. If some are held
+    /// still, the message of the error that one of them has caused.
+    pub(crate) fn wait_for(&mut self, rows: &[Tid]) -> Result<Option<String>, Halt> {
+        let (mut locked, mut last) = (0, None);
         for &tid in rows {
             if locked >= WAITS_PER_ROUND {
                 break;
@@ -379,10 +425,13 @@ impl<'a> Leaf<'a> {
             })?;
             match attempted {
                 Attempt::Done(outcome) => self.count(&outcome),
-                Attempt::Locked => locked += 1,
+                Attempt::Locked(message) => {
+                    locked += 1;
+                    last = Some(message);
+                }
             }
         }
-        Ok(locked > 0)
+        Ok(last)
     }
 
     /// Waits until what the last pass left dead can be pruned; `false` if that takes too long.
@@ -438,8 +487,30 @@ impl<'a> Leaf<'a> {
     }
 }
 
-fn open_table(plan: &Plan<'_>, oid: pg_sys::Oid) -> Result<Table, Error> {
-    Table::open_for_update(oid).ok_or_else(|| Error::TableDropped {
-        table: plan.target.table_name.clone(),
+/// Looks at the leaf and prepares its statements, which can lock other tables.
+///
+/// A leaf that was detached meanwhile is none of the run's business any more: [`Error::TableDropped`].
+fn prepare(plan: &Plan<'_>, oid: pg_sys::Oid) -> Result<Prepared, Error> {
+    let locks = Locks {
+        table_name: &plan.target.table_name,
+        tables: &[oid],
+        lock: Some(TableLock::RowExclusive),
+        permit: |_| Ok(()),
+    };
+    ddl::run(&locks, || {
+        if !tree_oids(plan.target.table).contains(&oid) {
+            return Err(table_dropped(plan));
+        }
+        Prepared::look(plan, &open_table(plan, oid)?)
     })
+}
+
+fn open_table(plan: &Plan<'_>, oid: pg_sys::Oid) -> Result<Table, Error> {
+    Table::open_for_update(oid).ok_or_else(|| table_dropped(plan))
+}
+
+fn table_dropped(plan: &Plan<'_>) -> Error {
+    Error::TableDropped {
+        table: plan.target.table_name.clone(),
+    }
 }

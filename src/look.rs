@@ -68,7 +68,7 @@ fn unless_locked<T>(work: impl FnOnce() -> T) -> Result<Option<T>, Error> {
         set_local_lock_timeout(settings::lock_timeout());
         Ok(match attempt(work) {
             Attempt::Done(result) => Some(result),
-            Attempt::Locked => None,
+            Attempt::Locked(_) => None,
         })
     })
 }

@@ -199,7 +199,7 @@ impl Request {
         Ok(())
     }
 
-    /// Table by table, then the one that was named; `false` if another table has joined the tree meanwhile.
+    /// Table by table, children before their parents and the one that was named last; `false` if another table has joined the tree meanwhile.
     fn go_over(&self, found: &Found) -> Result<bool, Error> {
         let (members, state) = self.read(|| Ok((self.members(), self.state(self.table)?)))?;
         let is_tree = members.len() > 1;
@@ -207,7 +207,12 @@ impl Request {
             // Added to the whole tree at once, the constraint is an inherited one in the tables below.
             Settling::begin(self, self.table, found)?.add_not_null()?;
         }
-        for member in members.iter().skip(1).filter(|member| member.has_rows) {
+        for member in members
+            .iter()
+            .skip(1)
+            .rev()
+            .filter(|member| member.has_rows)
+        {
             match Settling::begin(self, member.oid, found).and_then(|settling| settling.end()) {
                 // A partition may go; what matters is the table that was named.
                 Ok(true) | Err(Error::NoTable { .. }) => {}

@@ -97,38 +97,43 @@ impl Prepared {
         self.careful_until = Some(Instant::now() + CAREFUL);
     }
 
-    /// The method for the next window; an index, a trigger or a constraint may have been made since the last.
-    pub fn method_now(&mut self, plan: &Plan<'_>, table: &Table) -> Method {
+    /// The method for the next window, and the hazards now: an index, a trigger or a constraint may have been made
+    /// since the last. Locks the table's indexes for a moment.
+    pub fn method_now(&self, table: &Table) -> (Method, Hazards) {
         let hazards = hazards(table, &self.column);
-        if hazards != self.hazards {
-            self.hazards = hazards;
-            self.prepare_again(plan);
-        }
-        if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
+        let method = if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
             Method::Recycle
         } else {
             Method::OnePass
-        }
+        };
+        (method, hazards)
     }
 
-    /// Fails if the column was dropped, renamed or given another type. Prepares the statements anew if the table was
-    /// renamed or moved: names lead to the statements' table, and another one may bear the old name by now.
+    /// Whether the statements were prepared for these hazards.
+    pub fn is_for(&self, hazards: Hazards) -> bool {
+        self.hazards == hazards
+    }
+
+    /// Fails if the column was dropped, renamed or given another type, or row-level security switched on. `false` if
+    /// the table was renamed or moved: names lead to the statements' table, and another one may bear the old name now.
     ///
     /// # Errors
-    /// [`Error::ColumnChanged`].
-    pub fn follow(&mut self, plan: &Plan<'_>, table: &Table) -> Result<(), Error> {
+    /// [`Error::ColumnChanged`], [`Error::RowSecurity`].
+    pub fn follow(&mut self, plan: &Plan<'_>, table: &Table) -> Result<bool, Error> {
         self.column = self.same_column(plan, table)?;
-        let name = leaf_name(table);
-        if name != self.name {
-            self.name = name;
-            self.prepare_again(plan);
+        if table.has_row_security() {
+            require_no_row_security(table)?;
         }
-        Ok(())
+        Ok(leaf_name(table) == self.name)
     }
 
-    fn prepare_again(&mut self, plan: &Plan<'_>) {
-        self.statements =
-            LeafStatements::prepare(&self.name, plan.target, plan.filling, self.hazards);
+    /// Takes over what was prepared anew, but for the file: blocks that are done are blocks of that.
+    pub fn renew(&mut self, prepared: Prepared) {
+        *self = Prepared {
+            file_node: self.file_node,
+            careful_until: self.careful_until,
+            ..prepared
+        };
     }
 
     /// The column as it is now: whether older rows read as its first default may have changed.
@@ -153,6 +158,17 @@ fn leaf_name(table: &Table) -> LeafName {
     let (schema, name) = table.name();
     let oid = table.oid();
     LeafName { oid, schema, name }
+}
+
+/// Policies would keep rows from being seen, and the run would call the table done.
+fn require_no_row_security(table: &Table) -> Result<(), Error> {
+    let rows = spi::catalog("SELECT row_security_active($1)", &[argument(table.oid())]);
+    match rows.first().and_then(|row| row.get(1)) {
+        Some(false) => Ok(()),
+        _ => Err(Error::RowSecurity {
+            table: table.name().1,
+        }),
+    }
 }
 
 /// Other access methods may have pages of another kind, and the table can be given one at any time.

@@ -63,7 +63,7 @@ impl<'a> Recorder<'a> {
             // Once for each leaf this waits, for a little, where somebody has locked rows of the job table.
             match attempt(|| self.job.start_leaf(self.leaf, start)) {
                 Attempt::Done(id) => self.job.has_begun(id?),
-                Attempt::Locked => return Ok(()),
+                Attempt::Locked(_) => return Ok(()),
             }
             self.start = None;
         }

@@ -41,7 +41,7 @@ const TREE: &str = "
         WHERE NOT i.inhdetachpending)
     SELECT c.oid, c.relkind <> 'p' FROM tree JOIN pg_class c USING (oid)
     GROUP BY c.oid, c.relkind
-    ORDER BY min(depth), c.oid";
+    ORDER BY max(depth), c.oid";
 
 impl Relation {
     /// Looks a relation up, in the catalogs alone: no lock on it is waited for. Must be called within an SPI connection.
@@ -130,7 +130,7 @@ pub struct Member {
     pub has_rows: bool,
 }
 
-/// `table`, which comes first, and all tables below it: partitions or children, level by level.
+/// `table`, which comes first, and all tables below it: partitions or children, each after all its parents.
 pub fn tree(table: pg_sys::Oid) -> Vec<Member> {
     spi::catalog(TREE, &[argument(table)])
         .iter()

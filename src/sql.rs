@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use crate::add_column;
 use crate::backfill::{self, Request};
+use crate::ddl;
 use crate::error::Error;
 use crate::filling::Filling;
 use crate::job::lock_column;
@@ -12,6 +13,7 @@ use crate::not_null;
 use crate::pg::call::Call;
 use crate::pg::transaction::commit_after;
 use crate::pg::value::{ColumnType, Constant};
+use crate::relation::Relation;
 use crate::target::Target;
 
 /// `safe_backfill` with a value given as an untyped literal or as text: read as the column's type reads literals.
@@ -151,11 +153,12 @@ fn add(
 /// Proves the target, builds the filling and takes the lock, all before anything is touched; then runs.
 fn run(
     call: Call,
-    filling: impl FnOnce(&Target, Option<String>) -> Result<Filling, Error>,
+    filling: impl Fn(&Target, Option<String>) -> Result<Filling, Error>,
 ) -> Result<(), ErrorReport> {
     call.require_commit()?;
-    let (request, _lock) = commit_after(|| {
-        let (table, column) = table_and_column(call)?;
+    let (table, column) = table_and_column(call)?;
+    let table_name = commit_after(|| Ok(Relation::look_up(table)?.name))?;
+    let (request, _lock) = ddl::read(&table_name, table, || {
         let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
         let target = Target::prove(table, &column)?;
         let filling = filling(&target, call.get(FILTER))?;

@@ -3,9 +3,7 @@
 use crate::job::End;
 use crate::leaf::{Halt, Leaf};
 use crate::outturn::{Cause, Leftover, Outturn};
-use crate::pg::heap::Table;
-use crate::pg::transaction::{Attempt, attempt};
-use crate::pg::{settings as pg_settings, usage};
+use crate::pg::usage;
 use crate::settings;
 use crate::sweep::{Blocks, Tid};
 
@@ -28,10 +26,10 @@ impl Leaf<'_> {
             left.sort_unstable();
             let (rows_before, refused_before) = (self.report.rows(), self.refused);
             let since = self.hindered_since;
-            if self.another_round(blocks_of(&left, blocks))? {
+            if let Some(message) = self.another_round(blocks_of(&left, blocks))? {
                 // Rows that could be filled meanwhile are no reason to wait longer for the others.
                 self.hindered_since = since.or(self.hindered_since);
-                self.require_patience()?;
+                self.require_patience(message)?;
                 usage::sleep(settings::row_lock_timeout());
                 continue;
             }
@@ -48,8 +46,8 @@ impl Leaf<'_> {
         self.end(Cause::New)
     }
 
-    /// Sweeps the blocks on which rows were left; `true` if some of them are locked still.
-    fn another_round(&mut self, blocks: Blocks) -> Result<bool, Halt> {
+    /// Sweeps the blocks on which rows were left. If some of them are locked still, the message that says so.
+    fn another_round(&mut self, blocks: Blocks) -> Result<Option<String>, Halt> {
         let busy = self.sweep(blocks, false)?;
         self.wait_for(&busy)
     }
@@ -60,20 +58,6 @@ impl Leaf<'_> {
             let left = leaf.prepared.statements.unfilled(STRAGGLERS);
             (left, table.blocks())
         })
-    }
-
-    /// Runs SQL of the user's that may wait for locks on other tables, while this one is locked for UPDATE.
-    fn patiently<T>(&mut self, work: impl Fn(&Self, &Table) -> T) -> Result<T, Halt> {
-        loop {
-            let attempted = self.on_table(|leaf, table| {
-                pg_settings::set_local_lock_timeout(settings::row_lock_timeout());
-                Ok(attempt(|| work(leaf, table)))
-            })?;
-            match attempted {
-                Attempt::Done(result) => return Ok(result),
-                Attempt::Locked => self.require_patience()?,
-            }
-        }
     }
 
     /// How the leaf came out, with the number of rows that are NULL still.

@@ -22,7 +22,7 @@ mod tests {
             Spi::run("INSERT INTO t VALUES (1)").expect("the row");
             Spi::run("DO $$ BEGIN RAISE lock_not_available; END $$").expect("never");
         });
-        assert_eq!(outcome, Attempt::Locked);
+        assert_eq!(outcome, Attempt::Locked("lock_not_available".into()));
         assert_eq!(Spi::get_one::<i64>("SELECT count(*) FROM t"), Ok(Some(0)));
     }
 

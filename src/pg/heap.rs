@@ -93,6 +93,12 @@ impl Table {
         }
     }
 
+    /// Whether row-level security is enabled, for whomever it holds.
+    pub fn has_row_security(&self) -> bool {
+        // SAFETY: the relation is open, and so its catalog row is cached.
+        unsafe { (*(*self.0).rd_rel).relrowsecurity }
+    }
+
     /// Whether an update of this column can be HOT: no index that must be told uses it.
     pub fn allows_hot(&self, column: i16) -> bool {
         #[cfg(feature = "pg15")]

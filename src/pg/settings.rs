@@ -83,6 +83,11 @@ impl Temporarily {
         ])
     }
 
+    /// Has arrays read as they are written, where NULL without quotes is a null.
+    pub fn array_nulls() -> Self {
+        Self::set(&[(c"array_nulls", c"on")])
+    }
+
     fn set(settings: &[(&CStr, &CStr)]) -> Self {
         // SAFETY: balanced by `drop`, or by the end of the (sub)transaction after an error.
         let nest_level = unsafe { pg_sys::NewGUCNestLevel() };

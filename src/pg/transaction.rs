@@ -65,12 +65,13 @@ pub fn next_id() -> u32 {
 }
 
 /// What became of work that may meet a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt<T> {
     /// It went through.
     Done(T),
-    /// A lock was not to be had in time, or a deadlock was found; everything it did was undone.
-    Locked,
+    /// A lock was not to be had in time, or a deadlock was found; everything it did was undone. With the message of
+    /// the error.
+    Locked(String),
 }
 
 /// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
@@ -81,8 +82,15 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
     ];
     match attempt_except(LOCK_FAILURES, work) {
         Ok(result) => Attempt::Done(result),
-        Err(_) => Attempt::Locked,
+        Err(failure) => Attempt::Locked(failure.message),
     }
+}
+
+/// An error that undid a subtransaction.
+#[derive(Debug)]
+pub struct Failure {
+    code: PgSqlErrorCode,
+    message: String,
 }
 
 /// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
@@ -90,10 +98,7 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
 ///
 /// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
 /// (`exec_stmt_block` in `pl_exec.c`).
-pub fn attempt_except<T>(
-    codes: &[PgSqlErrorCode],
-    work: impl FnOnce() -> T,
-) -> Result<T, PgSqlErrorCode> {
+pub fn attempt_except<T>(codes: &[PgSqlErrorCode], work: impl FnOnce() -> T) -> Result<T, Failure> {
     // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
     let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
@@ -124,19 +129,20 @@ pub fn attempt_except<T>(
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         restore();
-        match sqlstate(&error) {
-            Some(code) if codes.contains(&code) => Err(code),
+        match failure(&error) {
+            Some(failure) if codes.contains(&failure.code) => Err(failure),
             _ => error.rethrow(),
         }
     })
     .execute()
 }
 
-fn sqlstate(error: &CaughtError) -> Option<PgSqlErrorCode> {
+fn failure(error: &CaughtError) -> Option<Failure> {
     match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-            Some(report.sql_error_code())
-        }
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Some(Failure {
+            code: report.sql_error_code(),
+            message: report.message().into(),
+        }),
         CaughtError::RustPanic { .. } => None,
     }
 }

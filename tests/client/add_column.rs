@@ -236,3 +236,16 @@ fn a_domain_that_gets_a_constraint_meanwhile_does_not_rewrite_the_table() -> Res
     assert_eq!(db.value::<i64>(FILE)?, file, "the table was rewritten");
     Ok(())
 }
+
+#[test]
+fn a_null_in_an_array_is_a_null_whatever_the_session_has() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.call_after(
+        "SET array_nulls = off",
+        "CALL safe_add_column('t', 'a', 'text[]', ARRAY[NULL, 'x']::text[])",
+    )?
+    .succeeded()?;
+    ensure!(db.value::<bool>("SELECT bool_and(a[1] IS NULL AND a[2] = 'x') FROM t")?);
+    Ok(())
+}

@@ -27,6 +27,7 @@ mod resume;
 mod statement_triggers;
 mod storms;
 mod synchronous;
+mod table_locks;
 mod targets;
 mod transactions;
 mod trees;

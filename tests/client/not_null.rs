@@ -557,3 +557,34 @@ fn calls_on_a_table_and_on_its_partition_keep_off_each_other() -> Result<()> {
     assert_eq!(state(&db, "t")?, "not null");
     Ok(())
 }
+
+/// Children come before their parents, however the OIDs are.
+#[test]
+fn children_of_children_are_done() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE g1 (id int, c text); CREATE TABLE g2 () INHERITS (g1); CREATE TABLE g3 () INHERITS (g2);
+         CREATE TABLE d (id int, c text); CREATE TABLE d1 () INHERITS (d); CREATE TABLE d2 () INHERITS (d, d1);
+         CREATE TABLE e3 (id int, c text); CREATE TABLE e2 (id int, c text); CREATE TABLE e1 (id int, c text);
+         ALTER TABLE e3 INHERIT e2; ALTER TABLE e2 INHERIT e1; ALTER TABLE e3 INHERIT e1",
+    )?;
+    for (root, leaf) in [("g1", "g3"), ("d", "d2"), ("e1", "e3")] {
+        db.execute(&format!("INSERT INTO {leaf} VALUES (1, 'x')"))?;
+        db.call(&format!("CALL safe_set_not_null('{root}', 'c')"))?
+            .succeeded()?;
+    }
+    assert_eq!(
+        db.value::<i64>(
+            "SELECT count(*) FROM pg_attribute
+             WHERE attrelid::regclass::text ~ '^[gde]\\d?$' AND attname = 'c' AND NOT attnotnull"
+        )?,
+        0
+    );
+    assert_eq!(
+        db.value::<i64>(
+            "SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND conrelid::regclass::text ~ '^[gde]\\d?$'"
+        )?,
+        0
+    );
+    Ok(())
+}

@@ -157,6 +157,26 @@ fn row_level_security_hides_no_row_from_a_run() -> Result<()> {
 }
 
 #[test]
+fn row_level_security_that_begins_during_a_run_ends_it() -> Result<()> {
+    let db = Database::new()?;
+    let roles = roles(&db)?;
+    table(&db, &roles)?;
+    let other = &roles.other;
+    db.execute(&format!("GRANT ALL ON t TO {other}"))?;
+    db.slow_down("t")?;
+    let run = db.start_as(
+        other,
+        "SET test.pause = 0.002",
+        "CALL safe_backfill('t', 'c', 1, 50)",
+    )?;
+    run.wait_for_rows("t", 50)?;
+    db.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY")?;
+    run.end()?.failed_with("42501")?;
+    ensure!(db.value::<bool>("SELECT state <> 'completed' FROM safe_backfill_job")?);
+    Ok(())
+}
+
+#[test]
 fn jobs_are_seen_by_those_who_may_read_the_table_and_written_by_nobody() -> Result<()> {
     let db = Database::new()?;
     let roles = roles(&db)?;

@@ -230,3 +230,26 @@ fn children_that_allow_null_are_filled_though_the_parent_does_not() -> Result<()
     assert_eq!(nulls(&db)?, 0);
     Ok(())
 }
+
+#[test]
+fn a_partition_that_was_detached_is_left_alone() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+         CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);
+         INSERT INTO t SELECT i, 1, NULL FROM generate_series(1, 1500) i;
+         INSERT INTO t SELECT i, 2, NULL FROM generate_series(1, 10) i",
+    )?;
+    db.slow_down("t1")?;
+    let run = db.start_after("SET test.pause = 0.001", CALL)?;
+    run.wait_for_rows("t1", 100)?;
+    db.execute("ALTER TABLE t DETACH PARTITION t2")?;
+    run.end()?.succeeded()?;
+    assert_eq!(nulls(&db)?, 0);
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM t2 WHERE c IS NULL")?,
+        10
+    );
+    Ok(())
+}
