@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use crate::page::{Page, Taken, Taking};
 
-/// Blocks of the first window: 8 MB.
-pub const FIRST_WINDOW: u32 = 1024;
+/// Blocks of the first window: 16 MB. Smaller ones have more commits, larger ones leave the cache between two passes.
+pub const FIRST_WINDOW: u32 = 2048;
 /// Windows double while the xmin horizon lags, up to 128 MB.
 pub const LARGEST_WINDOW: u32 = 16 * 1024;
 /// After so many passes over one window, whatever is left is taken at once.

@@ -280,7 +280,7 @@ fn rewritten_after_row(rows: i32, slow: i32) -> Result<()> {
 }
 
 /// Pages of the first window.
-const WINDOW: i32 = 1024;
+const WINDOW: i32 = 2048;
 
 #[test]
 fn starts_over_when_the_table_is_rewritten_between_two_windows() -> Result<()> {

@@ -124,7 +124,7 @@ fn a_primary_key_hardly_grows_though_the_rows_do() -> Result<()> {
 /// PostgreSQL puts them.
 #[test]
 fn pages_are_not_recycled_where_a_trigger_rules_hot_updates_out() -> Result<()> {
-    const WINDOW: i32 = 1024;
+    const WINDOW: i32 = 2048;
     let db = Database::new()?;
     db.execute(
         "CREATE TABLE t (id int PRIMARY KEY, updated_at timestamptz DEFAULT now(), filler text)

@@ -8,8 +8,8 @@ use client_tests::{Database, Options, Run, Shutdown, saying};
 use crate::probe::cancelled_within;
 
 const CALL: &str = "CALL safe_backfill('t', 'c', 1, 50)";
-/// More than one window of 1024 blocks, in few rows.
-const ROWS: i64 = 1500;
+/// More than one window of 2048 blocks, in few rows.
+const ROWS: i64 = 2500;
 
 /// A table of a row to a block.
 fn table(db: &Database) -> Result<()> {
@@ -26,7 +26,7 @@ fn table(db: &Database) -> Result<()> {
          CREATE TRIGGER log AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION log()"
     ))?;
     let blocks: i64 = db.value("SELECT pg_relation_size('t') / 8192")?;
-    ensure!((1400..1600).contains(&blocks), "{blocks} blocks");
+    ensure!((2400..2600).contains(&blocks), "{blocks} blocks");
     Ok(())
 }
 
