@@ -58,7 +58,7 @@ fn lines_with_percent_rate_and_time_left_come_while_it_runs() -> Result<()> {
 #[test]
 fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
     let db = Database::new()?;
-    slow_table(&db, 2000)?;
+    slow_table(&db, 3000)?;
     let call = "CALL safe_backfill('t', 'c', 1, 100)";
     let seen = || -> Result<(String, Option<i32>, f64, i64)> {
         let query = "SELECT state, pid, percent::float8, rows_filled FROM safe_backfill_progress";
@@ -78,13 +78,13 @@ fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
     let ended = run.end()?;
     let (state, pid, _, interrupted_rows) = seen()?;
     assert_eq!((state.as_str(), pid), ("interrupted", None));
-    ensure!((rows..2000).contains(&interrupted_rows));
+    ensure!((rows..3000).contains(&interrupted_rows));
     drop(ended);
     db.call(call)?.succeeded()?;
     let (state, pid, percent, rows) = seen()?;
     assert_eq!(
         (state.as_str(), pid, percent, rows),
-        ("completed", None, 100.0, 2000)
+        ("completed", None, 100.0, 3000)
     );
     Ok(())
 }
