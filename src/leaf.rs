@@ -282,14 +282,19 @@ impl<'a> Leaf<'a> {
     ) -> Result<Vec<Tid>, Halt> {
         let mut busy = vec![];
         loop {
-            let blocks = blocks.next_window(self.window_size);
-            let count = blocks.len() as u64;
             let method = if first_round {
                 self.hindered_since = None;
                 self.method()?
             } else {
                 Method::OnePass
             };
+            let size = match method {
+                Method::Recycle => self.window_size,
+                // The rows of the next one find room in this one: the sooner, the less the table grows.
+                Method::OnePass => self.window_size / 2,
+            };
+            let blocks = blocks.next_window(size);
+            let count = blocks.len() as u64;
             let mut window = Window::new(blocks, method);
             let Some((first, last)) = window.bounds() else {
                 break;
