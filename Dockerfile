@@ -17,6 +17,7 @@ RUN cargo pgrx init "--pg${PG_MAJOR}" "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_co
 WORKDIR /build
 COPY Cargo.toml Cargo.lock pg_safe_backfill.control ./
 COPY bench bench
+COPY planner planner
 COPY sql sql
 COPY src src
 COPY testenv testenv

@@ -1,19 +1,19 @@
 //! One batch: take rows, UPDATE them, record it, all in one transaction.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
+use planner::pace::Pace;
+use planner::page::Growth;
+use planner::window::{Tid, Window};
+use planner::yielding::Yielding;
 
-use crate::courtesy::Courtesy;
 use crate::filling::Filling;
 use crate::job::Progress;
-use crate::pace::Pace;
-use crate::pg::heap::{Column, Growth, Table};
+use crate::pg::heap::{Column, Table};
 use crate::pg::transaction::{self, Attempt};
 use crate::pg::{settings, usage};
 use crate::statements::{Busy, LeafStatements, Updated};
-use crate::sweep::{Tid, Window};
 
 /// What a batch needs to know of the table it works on, for the length of its transaction.
 pub struct Ground<'a> {
@@ -86,19 +86,18 @@ impl Outcome {
 
 /// Fills one batch of the window's rows, from where the last one stopped.
 ///
-/// `taken` holds rows that were chosen and not yet asked for. Each statement runs in a subtransaction: one that meets
+/// Each statement runs in a subtransaction: one that meets
 /// a lock is undone alone, and ends the batch, so that what it holds is let go at once.
 pub fn fill(
     ground: &Ground<'_>,
     window: &mut Window,
-    taken: &mut VecDeque<Tid>,
     pace: &mut Pace,
-    courtesy: &mut Courtesy,
+    yielding: &mut Yielding,
     limits: Limits,
 ) -> Outcome {
     let began = Instant::now();
     let wal = usage::wal_bytes();
-    courtesy.committed(wal);
+    yielding.committed(wal);
     let first_id = transaction::next_id();
     let mut own_ids = 0;
     let mut outcome = Outcome::default();
@@ -106,8 +105,8 @@ pub fn fill(
     while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
         // While rows are locked, the search for more of them has to end in time as well.
         let deadline = (done > 0).then(|| began + limits.time);
-        let pass_ended = choose(ground, window, taken, rows, deadline);
-        let tids: Vec<Tid> = taken.drain(..rows.min(taken.len())).collect();
+        let pass_ended = choose(ground, window, rows, deadline);
+        let tids = window.next_rows(rows);
         if tids.is_empty() {
             outcome.pass_ended = pass_ended;
             break;
@@ -126,7 +125,7 @@ pub fn fill(
                 own_ids += u32::from(written.id.is_some());
                 done += tids.len();
                 pace.learn(tids.len(), spent, limits.time);
-                be_courteous(courtesy, spent);
+                yield_to_others(yielding, spent);
             }
             Attempt::Locked(message) => {
                 window.undone(&tids);
@@ -138,20 +137,20 @@ pub fn fill(
     }
     // Each statement that wrote has an ID of its own, and so has the batch around them.
     let all_ids = transaction::next_id().wrapping_sub(first_id);
-    courtesy.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
+    yielding.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
     outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
     outcome
 }
 
 /// Lets the others have the disk and the processors, if there are any.
-fn be_courteous(courtesy: &mut Courtesy, spent: Duration) {
+fn yield_to_others(yielding: &mut Yielding, spent: Duration) {
     let (wal, began) = (usage::wal_bytes(), Instant::now());
-    if courtesy.flush_is_due(wal, began) {
+    if yielding.flush_is_due(wal, began) {
         usage::flush_wal();
-        courtesy.flushed(wal, Instant::now(), began.elapsed());
+        yielding.flushed(wal, Instant::now(), began.elapsed());
     }
     // Too short for the latch, which counts in milliseconds.
-    std::thread::sleep(courtesy.rest(spent, began));
+    std::thread::sleep(yielding.rest(spent, began));
 }
 
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.
@@ -191,31 +190,29 @@ fn attempt_update(
     })
 }
 
-/// Reads pages of the window until at least `rows` rows are taken, the pass ends (then it returns `true`) or the
+/// Reads pages of the window until at least `rows` rows are chosen, the pass ends (then it returns `true`) or the
 /// deadline is over.
 fn choose(
     ground: &Ground<'_>,
     window: &mut Window,
-    taken: &mut VecDeque<Tid>,
     rows: usize,
     deadline: Option<Instant>,
 ) -> bool {
     let blocks = ground.table.blocks();
-    while taken.len() < rows {
+    while window.queued() < rows {
         transaction::check_for_interrupts();
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
         let Some(block) = window.next_block() else {
-            taken.extend(window.take_moving());
-            return taken.is_empty();
+            return window.queued() == 0;
         };
         // VACUUM may have cut the end of the table off since the window was made.
         if block < blocks {
             let page = ground
                 .table
                 .read(block, ground.column, ground.growth, ground.key);
-            taken.extend(window.choose(block, page));
+            window.choose(block, page);
         }
     }
     false

@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
+use planner::backoff;
 
-use crate::backoff;
 use crate::error::Error;
 use crate::pg::lock::{TableLock, lock_table, try_lock_table};
 use crate::pg::spi::{self, argument};

@@ -1,18 +1,19 @@
 //! One leaf table, from its first window to its last.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
+use planner::pace::Pace;
+use planner::recycling::Recycling;
+use planner::window::{Blocks, FIRST_WINDOW, LARGEST_WINDOW, Method, Tid, Window};
+use planner::yielding::Yielding;
 
 use crate::batch::{self, Limits, Outcome};
-use crate::courtesy::Courtesy;
 use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::holders;
 use crate::job::{Position, lock_column};
 use crate::outturn::Outturn;
-use crate::pace::Pace;
 use crate::pg::heap::Table;
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::transaction::{Attempt, attempt, commit_after, transact};
@@ -20,10 +21,8 @@ use crate::pg::{horizon, message, settings as pg_settings, usage};
 use crate::prepared::{Plan, Prepared};
 use crate::progress::Report;
 use crate::recorder::Recorder;
-use crate::recycling::Recycling;
 use crate::relation::tree_oids;
 use crate::settings;
-use crate::sweep::{Blocks, FIRST_WINDOW, LARGEST_WINDOW, Method, Tid, Window};
 
 /// How long a run goes on while locks of others keep rows from being filled.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
@@ -51,7 +50,7 @@ pub struct Leaf<'a> {
     pub(crate) refused: u64,
     oid: pg_sys::Oid,
     pace: Pace,
-    courtesy: Courtesy,
+    yielding: Yielding,
     recycling: Recycling,
     recorder: Recorder<'a>,
     /// All blocks were swept, by an earlier CALL or by this one: the leaf only has to be verified.
@@ -110,7 +109,7 @@ impl<'a> Leaf<'a> {
                 oid,
                 prepared,
                 pace: Pace::default(),
-                courtesy: Courtesy::new(Instant::now()),
+                yielding: Yielding::new(Instant::now()),
                 recycling: Recycling::default(),
                 recorder: Recorder::new(plan.job, oid),
                 hindered_since: None,
@@ -334,10 +333,9 @@ impl<'a> Leaf<'a> {
     }
 
     fn sweep_window(&mut self, window: &mut Window, first_round: bool) -> Result<(), Halt> {
-        let mut taken = VecDeque::new();
         loop {
             loop {
-                let outcome = self.batch(window, &mut taken)?;
+                let outcome = self.batch(window)?;
                 if first_round {
                     self.report
                         .window_at(window.done() * window.blocks() as f64);
@@ -367,7 +365,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// One batch in a transaction of its own.
-    fn batch(&mut self, window: &mut Window, taken: &mut VecDeque<Tid>) -> Result<Outcome, Halt> {
+    fn batch(&mut self, window: &mut Window) -> Result<Outcome, Halt> {
         pg_settings::reload_if_asked();
         self.plan.job.keep_unpublished()?;
         let limits = Limits {
@@ -378,8 +376,8 @@ impl<'a> Leaf<'a> {
         };
         let outcome = self.on_table(|leaf, table| {
             let ground = leaf.prepared.ground(leaf.plan, table);
-            let (pace, courtesy) = (&mut leaf.pace, &mut leaf.courtesy);
-            let outcome = batch::fill(&ground, window, taken, pace, courtesy, limits);
+            let (pace, yielding) = (&mut leaf.pace, &mut leaf.yielding);
+            let outcome = batch::fill(&ground, window, pace, yielding, limits);
             leaf.record(&outcome)?;
             Ok(outcome)
         })?;

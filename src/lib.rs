@@ -1,13 +1,11 @@
 //! Add a column to a huge, busy table and make it NOT NULL without anyone noticing.
 //!
-//! `sql.rs` is the door. `add_column.rs`, `backfill.rs` and `not_null.rs` are the three steps; `page.rs` and `sweep.rs`
-//! hold the idea that makes the second one fast.
+//! `sql.rs` is the door. `add_column.rs`, `backfill.rs` and `not_null.rs` are the three steps; crate `planner` holds the
+//! idea that makes the second one fast.
 
 mod add_column;
 mod backfill;
-mod backoff;
 mod batch;
-mod courtesy;
 mod ddl;
 mod error;
 mod filling;
@@ -20,20 +18,15 @@ mod leaf;
 mod look;
 mod not_null;
 mod outturn;
-mod pace;
-mod page;
 #[allow(unsafe_code)]
 mod pg;
 mod prepared;
 mod progress;
 mod recorder;
-mod recycling;
 mod relation;
 mod settings;
 mod sql;
 mod statements;
-mod step;
-mod sweep;
 mod target;
 mod verification;
 

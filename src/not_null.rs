@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
+use planner::not_null_step::{Check, Native, NotNull, Nullness, Step};
 
 use crate::ddl::{self, Locks};
 use crate::error::{Change, Error};
@@ -19,7 +20,6 @@ use crate::pg::transaction::{attempt_except, commit_after};
 use crate::pg::value::ColumnType;
 use crate::pg::{message, usage};
 use crate::relation::{Member, Relation, require_alterable, require_owned, tree, tree_oids};
-use crate::step::{Check, Native, NotNull, Nullness, Step};
 
 /// By this comment a later CALL knows the constraints that an interrupted one has left.
 const MARK: &str = "added by safe_set_not_null, which is not done yet";

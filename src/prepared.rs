@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
+use planner::page::Growth;
+use planner::window::Method;
 
 use crate::batch::Ground;
 use crate::error::{Change, Error};
 use crate::filling::Filling;
 use crate::job::Job;
-use crate::pg::heap::{Column, Growth, Table};
+use crate::pg::heap::{Column, Table};
 use crate::pg::spi::{self, argument};
 use crate::statements::{Busy, Hazards, LeafName, LeafStatements};
-use crate::sweep::Method;
 use crate::target::Target;
 
 /// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.

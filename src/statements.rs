@@ -1,11 +1,11 @@
 //! The statements that fill one leaf table.
 
 use pgrx::pg_sys;
+use planner::window::Tid;
 
 use crate::filling::{Filling, Recipe};
 use crate::pg::spi::{self, Statement, argument, quote};
 use crate::pg::tid_scan;
-use crate::sweep::Tid;
 use crate::target::Target;
 
 /// The statements that fill one leaf table, prepared against the name it has.

@@ -1,11 +1,12 @@
 //! Looks at a whole leaf table, and at what is left there, until no row is left to be filled.
 
+use planner::window::{Blocks, Tid};
+
 use crate::job::End;
 use crate::leaf::{Halt, Leaf};
 use crate::outturn::{Cause, Leftover, Outturn};
 use crate::pg::usage;
 use crate::settings;
-use crate::sweep::{Blocks, Tid};
 
 /// Rounds after the first sweep: each begins with a look at the whole table for rows that are NULL still.
 const MOST_ROUNDS: u32 = 5;

@@ -4,8 +4,9 @@
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::page::Page;
-    use crate::pg::heap::{Growth, Table};
+    use crate::pg::heap::Table;
+    use planner::page::Growth;
+    use planner::page::Page;
 
     const GROWTH: Growth = Growth { bytes: 7, align: 1 };
 

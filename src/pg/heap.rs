@@ -3,11 +3,11 @@
 //! Pages are read under a share lock, as `contrib/pageinspect` and `heapgetpage` do; nothing here writes one.
 
 use pgrx::pg_sys;
+use planner::page::{Growth, Page, max_align};
+use planner::window::Tid;
 
-use crate::page::{Page, Row};
-use crate::pg::name;
 use crate::pg::value::ColumnType;
-use crate::sweep::Tid;
+use crate::pg::{name, tid};
 
 /// A table, open and locked until the end of the transaction.
 pub struct Table(pg_sys::Relation);
@@ -209,35 +209,6 @@ pub struct Column {
     reads_as_missing: bool,
 }
 
-/// By how much a row grows when its column is filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Growth {
-    /// Bytes of the value as stored in the row.
-    pub bytes: usize,
-    /// Bytes to which the value is aligned.
-    pub align: usize,
-}
-
-/// Rows larger than this have values moved out of line (`TOAST_TUPLE_THRESHOLD`).
-const TOAST_THRESHOLD: usize = 2032;
-const TOAST_POINTER: usize = 18;
-
-impl Growth {
-    fn filled(self, length: usize) -> usize {
-        let filled = length.next_multiple_of(self.align) + self.bytes;
-        let filled = if filled > TOAST_THRESHOLD {
-            filled.min(length.max(TOAST_THRESHOLD) + TOAST_POINTER)
-        } else {
-            filled
-        };
-        max_align(filled)
-    }
-}
-
-fn max_align(bytes: usize) -> usize {
-    bytes.next_multiple_of(8)
-}
-
 /// # Safety
 /// `descriptor` is valid and has at least `number` columns.
 unsafe fn attribute(
@@ -317,11 +288,7 @@ impl RawPage {
                 let offset = index as u16 + 1;
                 let length = pointer.lp_len();
                 match self.state(relation, header, length, Tid { block, offset }, key) {
-                    State::Free => result.rows.push(Row {
-                        offset,
-                        size: max_align(length as usize),
-                        filled_size: growth.filled(length as usize),
-                    }),
+                    State::Free => result.rows.push(growth.row(offset, length as usize)),
                     State::Busy => result.busy.push(offset),
                     State::Gone => {}
                 }
@@ -364,7 +331,7 @@ impl RawPage {
             }
             let mut tuple = pg_sys::HeapTupleData {
                 t_len: length,
-                t_self: tid.into(),
+                t_self: tid::to_item_pointer(tid),
                 t_tableOid: (*relation).rd_id,
                 t_data: header,
             };

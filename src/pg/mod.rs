@@ -20,6 +20,7 @@ pub mod server;
 pub mod settings;
 pub mod spi;
 pub mod standby;
+pub mod tid;
 pub mod tid_scan;
 pub mod transaction;
 pub mod usage;

@@ -5,9 +5,10 @@ use std::ffi::{CStr, CString};
 
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
+use planner::window::Tid;
 
+use crate::pg::tid;
 use crate::pg::value::Constant;
-use crate::sweep::Tid;
 
 /// A connection to SPI; what is allocated within is freed when it closes.
 pub struct Connection(());
@@ -63,7 +64,8 @@ impl From<&Constant> for Argument {
 impl From<&[Tid]> for Argument {
     /// An array of `tid`; it lives in the current memory context.
     fn from(tids: &[Tid]) -> Self {
-        let mut items: Vec<pg_sys::ItemPointerData> = tids.iter().map(|&tid| tid.into()).collect();
+        let mut items: Vec<pg_sys::ItemPointerData> =
+            tids.iter().copied().map(tid::to_item_pointer).collect();
         let mut datums: Vec<pg_sys::Datum> = items
             .iter_mut()
             .map(|item| pg_sys::Datum::from(std::ptr::from_mut(item)))
@@ -83,18 +85,6 @@ impl From<&[Tid]> for Argument {
         Argument {
             oid: pg_sys::TIDARRAYOID,
             datum: Some(pg_sys::Datum::from(array)),
-        }
-    }
-}
-
-impl From<Tid> for pg_sys::ItemPointerData {
-    fn from(tid: Tid) -> Self {
-        pg_sys::ItemPointerData {
-            ip_blkid: pg_sys::BlockIdData {
-                bi_hi: (tid.block >> 16) as u16,
-                bi_lo: tid.block as u16,
-            },
-            ip_posid: tid.offset,
         }
     }
 }
@@ -278,10 +268,7 @@ impl Row<'_> {
                 .cast_mut_ptr::<pg_sys::ItemPointerData>()
                 .read_unaligned()
         };
-        Some(Tid {
-            block: (u32::from(item.ip_blkid.bi_hi) << 16) | u32::from(item.ip_blkid.bi_lo),
-            offset: item.ip_posid,
-        })
+        Some(tid::from_item_pointer(item))
     }
 
     fn datum(&self, number: i32) -> (pg_sys::Datum, bool) {

@@ -17,7 +17,7 @@ const GIVEN: [(&str, &str); 6] = [
     ("8 %", "8 bytes for 'active', on a row of about 100"),
     ("1 GB", "shared_buffers of make bench"),
     ("8 GB", "max_wal_size of make bench"),
-    ("16 MB", "a window, in src/sweep.rs"),
+    ("16 MB", "a window, in planner/src/window.rs"),
     (
         "10 ms",
         "the longest wait for a lock within a batch, in src/leaf.rs",

@@ -1,4 +1,4 @@
-//! Pure: how many rows the next statement of a batch may update, so that the batch ends in time.
+//! How many rows the next statement of a batch may update, so that the batch ends in time.
 
 use std::time::Duration;
 

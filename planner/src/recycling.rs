@@ -1,4 +1,4 @@
-//! Pure: whether recycling pages is worth while on a table, learned from the HOT updates that are seen.
+//! Whether recycling pages is worth while on a table, learned from the HOT updates that are seen.
 //!
 //! Recycling makes room so that updates can be HOT. Where they cannot, because a trigger sets an indexed column for
 //! instance, it would only move rows in vain.

@@ -1,4 +1,4 @@
-//! Pure: which rows of one heap page to take now.
+//! Which rows of one heap page to take now.
 //!
 //! A HOT update needs room for the new row version on the same page. A full page gets that room by *evicting* a
 //! few of its rows to other pages: once the evicted versions are pruned, the rest can be updated in place, a pageful
@@ -37,6 +37,45 @@ impl Row {
     fn needed(&self) -> usize {
         self.filled_size + LINE_POINTER
     }
+}
+
+/// By how much a row grows when its column is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes of the value as stored in the row.
+    pub bytes: usize,
+    /// Bytes to which the value is aligned.
+    pub align: usize,
+}
+
+/// Rows larger than this have values moved out of line (`TOAST_TUPLE_THRESHOLD`).
+const TOAST_THRESHOLD: usize = 2032;
+const TOAST_POINTER: usize = 18;
+
+impl Growth {
+    /// The row at this offset, whose present version has so many bytes, header included.
+    pub fn row(self, offset: u16, length: usize) -> Row {
+        Row {
+            offset,
+            size: max_align(length),
+            filled_size: self.filled(length),
+        }
+    }
+
+    fn filled(self, length: usize) -> usize {
+        let filled = length.next_multiple_of(self.align) + self.bytes;
+        let filled = if filled > TOAST_THRESHOLD {
+            filled.min(length.max(TOAST_THRESHOLD) + TOAST_POINTER)
+        } else {
+            filled
+        };
+        max_align(filled)
+    }
+}
+
+/// The bytes that a tuple of so many takes on a page (`MAXALIGN`).
+pub fn max_align(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
 }
 
 /// What a pass may do with a page.

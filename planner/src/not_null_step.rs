@@ -1,4 +1,4 @@
-//! Pure: the next step on the way of one column of one table to NOT NULL.
+//! The next step on the way of one column of one table to NOT NULL.
 //!
 //! What has been done is read from the catalogs each time, so that it does not matter where an earlier CALL stopped.
 

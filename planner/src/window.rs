@@ -1,9 +1,9 @@
-//! Pure: windows of consecutive blocks, the passes over each, and when to stop hoping for HOT updates.
+//! Windows of consecutive blocks, the passes over each, and when to stop hoping for HOT updates.
 //!
 //! A window is swept in passes. Between two passes the versions that the first one left dead are pruned, which
 //! needs every other transaction's snapshot to have moved on; a window is long enough to give them time for that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use crate::page::{Page, Taken, Taking};
@@ -112,7 +112,9 @@ pub struct Window {
     left: usize,
     /// How many rows, and fractions of one, may be moved yet for the pages that this pass has looked at.
     due: f64,
-    /// Rows of this pass that will move to other pages.
+    /// Rows that were chosen and not yet asked for.
+    queue: VecDeque<Tid>,
+    /// Rows of this pass that will move to other pages: they are queued when all its blocks were looked at.
     moving: Vec<Tid>,
     /// Rows that must leave their pages after this pass, because filled rows are larger.
     crowded: usize,
@@ -148,6 +150,7 @@ impl Window {
             rows: 0,
             left: 0,
             due: 0.0,
+            queue: VecDeque::new(),
             moving: vec![],
             crowded: 0,
             is_crowded: false,
@@ -165,23 +168,33 @@ impl Window {
         self.pages.len()
     }
 
-    /// The next block to look at in this pass, or `None` at its end; pages without rows to fill are passed over.
+    /// The next block to look at in this pass, or `None` when all were; pages without rows to fill are passed over.
     pub fn next_block(&mut self) -> Option<u32> {
-        let skipped = self.pages[self.cursor..]
-            .iter()
-            .position(|page| page.left)?;
+        let Some(skipped) = self.pages[self.cursor..].iter().position(|page| page.left) else {
+            self.queue_moving();
+            return None;
+        };
         let page = &mut self.pages[self.cursor + skipped];
         self.cursor += skipped + 1;
         page.left = false;
         Some(page.block)
     }
 
-    /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass: those that will stay on it.
-    /// [`Window::take_moving`] gives the others.
-    pub fn choose(&mut self, block: u32, mut page: Page) -> Vec<Tid> {
+    /// How many rows were chosen and not yet asked for.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next rows to be filled with one statement, at most `most` of those that were chosen.
+    pub fn next_rows(&mut self, most: usize) -> Vec<Tid> {
+        self.queue.drain(..most.min(self.queue.len())).collect()
+    }
+
+    /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
+    pub fn choose(&mut self, block: u32, mut page: Page) {
         let pass = self.pass;
         let Some(visited) = self.page_mut(block) else {
-            return vec![];
+            return;
         };
         page.rows.retain(|row| !visited.tried.contains(row.offset));
         if pass == 0 {
@@ -199,13 +212,9 @@ impl Window {
         }
         let tid = |offset| Tid { block, offset };
         self.busy.extend(page.busy.into_iter().map(tid));
-        let mut tids: Vec<Tid> = page.rows[..taken.rows]
-            .iter()
-            .map(|row| tid(row.offset))
-            .collect();
-        self.moving
-            .extend(tids.split_off(taken.rows - taken.evicted));
-        tids
+        let (staying, moving) = page.rows[..taken.rows].split_at(taken.rows - taken.evicted);
+        self.queue.extend(staying.iter().map(|row| tid(row.offset)));
+        self.moving.extend(moving.iter().map(|row| tid(row.offset)));
     }
 
     /// Decides on a page that had so many `rows` in the first pass.
@@ -242,21 +251,19 @@ impl Window {
         }
     }
 
-    /// The rows of this pass that move to other pages; to be asked for when all blocks were looked at.
+    /// Queues the rows of this pass that move to other pages.
     ///
     /// Where most of the rows that must leave are left for later passes, neighbours are far apart in this order, and so do not
     /// meet again on one new page. Before a B-tree splits a leaf, it looks for dead entries, on few pages of the table:
     /// those that many entries of the leaf point to. They should be the old ones ("Bottom-Up deletion" in PostgreSQL's
     /// `src/backend/access/nbtree/README`, and `bottomup_sort_and_shrink` in `heapam.c`). Elsewhere leaves have room for
     /// all, and neighbours in a row are faster.
-    pub fn take_moving(&mut self) -> Vec<Tid> {
+    fn queue_moving(&mut self) {
         let moving = std::mem::take(&mut self.moving);
         self.is_crowded |= std::mem::take(&mut self.crowded) > moving.len();
         let rounds = if self.is_crowded { ROUNDS } else { 1 };
-        (0..rounds)
-            .flat_map(|round| moving.iter().skip(round).step_by(rounds))
-            .copied()
-            .collect()
+        let in_rounds = (0..rounds).flat_map(|round| moving.iter().skip(round).step_by(rounds));
+        self.queue.extend(in_rounds.copied());
     }
 
     /// Tells that a statement was asked to fill these rows and went through.
@@ -409,13 +416,10 @@ mod tests {
         loop {
             passes += 1;
             while let Some(block) = window.next_block() {
-                let tids = window.choose(block, pages[block as usize].look());
-                fill(pages, &tids, &mut filled);
-                window.tried(&tids);
+                window.choose(block, pages[block as usize].look());
+                fill(pages, &mut window, &mut filled);
             }
-            let tids = window.take_moving();
-            fill(pages, &tids, &mut filled);
-            window.tried(&tids);
+            fill(pages, &mut window, &mut filled);
             pages.iter_mut().for_each(Model::prune);
             if !window.next_pass() {
                 return (filled, passes);
@@ -423,11 +427,13 @@ mod tests {
         }
     }
 
-    fn fill(pages: &mut [Model], tids: &[Tid], filled: &mut BTreeMap<Tid, u32>) {
-        for tid in tids {
+    fn fill(pages: &mut [Model], window: &mut Window, filled: &mut BTreeMap<Tid, u32>) {
+        let tids = window.next_rows(usize::MAX);
+        for tid in &tids {
             pages[tid.block as usize].fill(tid.offset);
             *filled.entry(*tid).or_insert(0) += 1;
         }
+        window.tried(&tids);
     }
 
     proptest! {
@@ -471,11 +477,9 @@ mod tests {
             let mut asked = 0;
             loop {
                 while let Some(block) = window.next_block() {
-                    let tids = window.choose(block, look.clone());
-                    asked += tids.len();
-                    window.tried(&tids);
+                    window.choose(block, look.clone());
                 }
-                let tids = window.take_moving();
+                let tids = window.next_rows(usize::MAX);
                 asked += tids.len();
                 window.tried(&tids);
                 if !window.next_pass() { break }
@@ -499,12 +503,10 @@ mod tests {
         let mut window = Window::new(vec![0], Method::Recycle);
         loop {
             while let Some(block) = window.next_block() {
-                for tid in window.choose(block, page.look()) {
-                    stayed += u32::from(page.fill(tid.offset));
-                }
+                window.choose(block, page.look());
             }
-            for tid in window.take_moving() {
-                page.fill(tid.offset);
+            for tid in window.next_rows(usize::MAX) {
+                stayed += u32::from(page.fill(tid.offset));
             }
             page.prune();
             if !window.next_pass() {
@@ -526,9 +528,10 @@ mod tests {
         };
         let mut window = Window::new((0..100).collect(), Method::Recycle);
         while let Some(block) = window.next_block() {
-            assert!(window.choose(block, wide().look()).is_empty());
+            window.choose(block, wide().look());
+            assert_eq!(window.queued(), 0);
         }
-        let moving = window.take_moving();
+        let moving = window.next_rows(usize::MAX);
         assert!((80..100).contains(&moving.len()), "{} rows", moving.len());
         assert!(moving.windows(2).all(|pair| pair[0].block != pair[1].block));
     }
@@ -548,11 +551,13 @@ mod tests {
         };
         let mut window = Window::new(vec![0], Method::Recycle);
         let block = window.next_block().expect("a block");
-        let first = window.choose(block, look.clone());
+        window.choose(block, look.clone());
+        let first = window.next_rows(10);
         window.undone(&first);
         assert!(window.next_pass());
         let block = window.next_block().expect("the block again");
-        assert_eq!(window.choose(block, look.clone()), first);
+        window.choose(block, look);
+        assert_eq!(window.next_rows(10), first);
         window.undone(&first[..1]);
         assert!(!window.next_pass());
         assert_eq!(window.into_busy(), first[..1]);

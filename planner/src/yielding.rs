@@ -1,4 +1,4 @@
-//! Pure: how a batch leaves disk and processors to the others while there are any.
+//! How a batch leaves disk and processors to the others while there are any.
 //!
 //! A commit flushes all WAL before its own, whoever wrote it, and waits for whoever is flushing already (`XLogFlush` in
 //! PostgreSQL's `xlog.c`). A batch leaves megabytes; flushed piece by piece, none of them is worth waiting for. On a
@@ -20,7 +20,7 @@ const COMPANY: Duration = Duration::from_secs(1);
 
 /// What one backend knows of its own WAL, and of the company it has.
 #[derive(Debug)]
-pub struct Courtesy {
+pub struct Yielding {
     /// Bytes of WAL that the backend had written when all of it had been flushed.
     flushed: u64,
     /// When that was.
@@ -31,10 +31,10 @@ pub struct Courtesy {
     company_until: Option<Instant>,
 }
 
-impl Courtesy {
+impl Yielding {
     /// For a backend that has not begun to write.
     pub fn new(now: Instant) -> Self {
-        Courtesy {
+        Yielding {
             flushed: 0,
             at: now,
             took: Duration::ZERO,
@@ -89,17 +89,17 @@ mod tests {
 
     /// Writes `per_step` bytes every millisecond for `steps`, flushing when due; returns the flushes and the most
     /// that was ever left unflushed.
-    fn work(courtesy: &mut Courtesy, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
+    fn work(yielding: &mut Yielding, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
         let mut now = Instant::now();
         let (mut wal, mut flushed, mut flushes, mut most) = (0, 0, 0, 0);
         for _ in 0..steps {
             now += STEP;
             wal += per_step;
-            courtesy.others_wrote(1, now);
+            yielding.others_wrote(1, now);
             most = most.max(wal - flushed);
-            if courtesy.flush_is_due(wal, now) {
+            if yielding.flush_is_due(wal, now) {
                 now += took;
-                courtesy.flushed(wal, now, took);
+                yielding.flushed(wal, now, took);
                 flushed = wal;
                 flushes += 1;
             }
@@ -111,15 +111,15 @@ mod tests {
         #[test]
         fn flushing_never_takes_more_than_its_share(steps in 1u32..1000, per_step in 0u64..10_000_000, micros in 0u64..20_000) {
             let took = Duration::from_micros(micros);
-            let mut courtesy = Courtesy::new(Instant::now());
-            let (flushes, _) = work(&mut courtesy, steps, per_step, took);
+            let mut yielding = Yielding::new(Instant::now());
+            let (flushes, _) = work(&mut yielding, steps, per_step, took);
             prop_assert!(took * flushes.saturating_sub(1) * WORK_PER_FLUSH <= STEP * steps);
         }
 
         #[test]
         fn on_a_fast_disk_little_is_ever_left(steps in 1u32..1000, per_step in 0u64..10_000_000) {
-            let mut courtesy = Courtesy::new(Instant::now());
-            let (_, most) = work(&mut courtesy, steps, per_step, STEP / 4);
+            let mut yielding = Yielding::new(Instant::now());
+            let (_, most) = work(&mut yielding, steps, per_step, STEP / 4);
             prop_assert!(most < WORTH_A_FLUSH + per_step);
         }
     }
@@ -127,18 +127,18 @@ mod tests {
     #[test]
     fn alone_nothing_is_flushed_early_and_nobody_rests() {
         let mut now = Instant::now();
-        let mut courtesy = Courtesy::new(now);
-        assert!(!courtesy.flush_is_due(u64::MAX, now));
-        courtesy.others_wrote(0, now);
-        assert!(!courtesy.flush_is_due(u64::MAX, now));
-        assert_eq!(courtesy.rest(STEP, now), Duration::ZERO);
-        courtesy.others_wrote(1, now);
-        assert_eq!(courtesy.rest(STEP, now), STEP / WORK_PER_REST);
-        assert_eq!(courtesy.rest(STEP * 1000, now), LONGEST_REST);
-        assert!(courtesy.flush_is_due(WORTH_A_FLUSH, now));
-        courtesy.committed(WORTH_A_FLUSH);
-        assert!(!courtesy.flush_is_due(WORTH_A_FLUSH, now));
+        let mut yielding = Yielding::new(now);
+        assert!(!yielding.flush_is_due(u64::MAX, now));
+        yielding.others_wrote(0, now);
+        assert!(!yielding.flush_is_due(u64::MAX, now));
+        assert_eq!(yielding.rest(STEP, now), Duration::ZERO);
+        yielding.others_wrote(1, now);
+        assert_eq!(yielding.rest(STEP, now), STEP / WORK_PER_REST);
+        assert_eq!(yielding.rest(STEP * 1000, now), LONGEST_REST);
+        assert!(yielding.flush_is_due(WORTH_A_FLUSH, now));
+        yielding.committed(WORTH_A_FLUSH);
+        assert!(!yielding.flush_is_due(WORTH_A_FLUSH, now));
         now += COMPANY;
-        assert!(!courtesy.flush_is_due(u64::MAX, now));
+        assert!(!yielding.flush_is_due(u64::MAX, now));
     }
 }

@@ -1,4 +1,4 @@
-//! Pure: how long to wait before a DDL statement that got no lock is tried again.
+//! How long to wait before a DDL statement that got no lock is tried again.
 //!
 //! Exponential backoff with jitter, so that two migrations that met once do not meet every time.
 
