@@ -54,6 +54,7 @@ const TOAST_POINTER: usize = 18;
 
 impl Growth {
     /// The row at this offset, whose present version has so many bytes, header included.
+    #[inline]
     pub fn row(self, offset: u16, length: usize) -> Row {
         Row {
             offset,
@@ -62,6 +63,7 @@ impl Growth {
         }
     }
 
+    #[inline]
     fn filled(self, length: usize) -> usize {
         let filled = length.next_multiple_of(self.align) + self.bytes;
         let filled = if filled > TOAST_THRESHOLD {
@@ -74,6 +76,7 @@ impl Growth {
 }
 
 /// The bytes that a tuple of so many takes on a page (`MAXALIGN`).
+#[inline]
 pub fn max_align(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
