@@ -15,6 +15,7 @@ use crate::pg::spi::{self, argument};
 use crate::pg::{message, usage};
 use crate::prepared::Plan;
 use crate::progress::{Report, Sizes};
+use crate::statements::LeafStatements;
 use crate::target::Target;
 
 /// How often all leaves of a tree are looked at before the run ends, though rows were to be filled every time.
@@ -43,7 +44,7 @@ impl Request {
     /// [`Error::BatchSize`], and PostgreSQL's own for SQL that does not fit.
     pub fn new(target: Target, filling: Filling, batch_size: i32) -> Result<Self, Error> {
         require_batch_size(batch_size)?;
-        filling.try_on(&target)?;
+        LeafStatements::try_on(&target, &filling);
         Ok(Request {
             target,
             filling,

@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::pg::spi::{self, argument};
 use crate::pg::value::{ColumnType, Constant};
 use crate::pg::{check, parse};
-use crate::statements::{Hazards, LeafName, LeafStatements};
 use crate::target::Target;
 
 /// What goes into the column, as a job stores it.
@@ -96,20 +95,6 @@ impl Filling {
                 });
             }
         }
-        Ok(())
-    }
-
-    /// Prepares the statements for the table that the caller named, and so finds SQL that does not fit it.
-    ///
-    /// # Errors
-    /// PostgreSQL's own, such as 42703, 42804, 42883 or 42P02.
-    pub fn try_on(&self, target: &Target) -> Result<(), Error> {
-        let name = LeafName {
-            oid: target.table,
-            schema: target.schema.clone(),
-            name: target.table_name.clone(),
-        };
-        LeafStatements::prepare(&name, target, self, Hazards::default());
         Ok(())
     }
 

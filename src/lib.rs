@@ -15,8 +15,8 @@ mod home;
 mod in_transaction;
 mod job;
 mod leaf;
-mod look;
 mod not_null;
+mod null_scan;
 mod outturn;
 #[allow(unsafe_code)]
 mod pg;

@@ -13,7 +13,7 @@ use planner::not_null_step::{Check, Native, NotNull, Nullness, Step};
 use crate::ddl::{self, Locks};
 use crate::error::{Change, Error};
 use crate::job::lock_column;
-use crate::look::{Found, look};
+use crate::null_scan::{Found, scan};
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::spi::{self, argument, quote};
 use crate::pg::transaction::{attempt_except, commit_after};
@@ -149,7 +149,7 @@ impl Request {
         let mut found = Found::default();
         for relation in relations {
             if commit_after(|| Ok(can_be_read(relation)))? {
-                look(relation, &self.column, &mut found)?;
+                scan(relation, &self.column, &mut found)?;
             } else {
                 found.maybe_more = true;
             }

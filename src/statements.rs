@@ -70,6 +70,19 @@ pub struct Updated {
 }
 
 impl LeafStatements {
+    /// Prepares the statements for the table that the caller named, and so finds SQL that does not fit it.
+    ///
+    /// # Errors
+    /// PostgreSQL's own, such as 42703, 42804, 42883 or 42P02.
+    pub fn try_on(target: &Target, filling: &Filling) {
+        let name = LeafName {
+            oid: target.table,
+            schema: target.schema.clone(),
+            name: target.table_name.clone(),
+        };
+        drop(Self::prepare(&name, target, filling, Hazards::default()));
+    }
+
     /// Prepares the statements for one leaf.
     ///
     /// # Errors

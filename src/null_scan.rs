@@ -1,4 +1,4 @@
-//! A quick look for NULLs in a column, before anything is touched.
+//! A quick scan for NULLs in a column, before anything is touched.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// More NULLs than this are not counted.
 const ENOUGH: u64 = 1000;
 
-/// What a look at one or several tables has found.
+/// What the scan of one or several tables has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found {
     /// Rows whose column is NULL.
@@ -30,14 +30,14 @@ pub struct Found {
     pub time: Duration,
 }
 
-/// Looks at the table's rows, the last first: they are the ones that a backfill comes to last, and where new rows go.
+/// Counts the table's rows whose column is NULL, from its end: a backfill comes to those rows last, and new ones go there.
 ///
-/// Adds to what was found in other tables. Each stretch is read in a transaction of its own. A table that is locked is
-/// not looked at any further.
+/// Adds to what was found in other tables. Each stretch of blocks is read in a transaction of its own. The scan ends when
+/// the table is locked, when many NULLs were found, or after a second.
 ///
 /// # Errors
 /// PostgreSQL's own.
-pub fn look(table: &Relation, column: &str, found: &mut Found) -> Result<(), Error> {
+pub fn scan(table: &Relation, column: &str, found: &mut Found) -> Result<(), Error> {
     let began = Instant::now();
     let before = found.time;
     let Some(blocks) = unless_locked(|| table.blocks())? else {
