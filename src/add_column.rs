@@ -5,16 +5,19 @@
 
 use pgrx::pg_sys;
 
+use crate::catalog::attribute::Attribute;
+use crate::catalog::relation::{Relation, require_alterable, require_owned};
+use crate::catalog::tree;
 use crate::ddl::{self, Locks};
 use crate::error::Error;
+use crate::messages;
 use crate::pg::lock::TableLock;
-use crate::pg::message;
 use crate::pg::parse;
 use crate::pg::settings::Temporarily;
-use crate::pg::spi::{self, argument, quote, quote_literal};
-use crate::pg::transaction::commit_after;
+use crate::pg::spi::{quote, quote_literal};
+use crate::pg::transaction::Tx;
 use crate::pg::value::{ColumnType, Constant};
-use crate::relation::{Relation, require_alterable, require_owned, tree_oids};
+use crate::run::driver::Driver;
 
 /// A column to be added, found to need no rewrite.
 pub struct Request {
@@ -31,39 +34,40 @@ impl Request {
     /// Those of [`require_alterable`], [`Error::NotAType`], [`Error::WouldRewrite`], PostgreSQL's own for an unknown
     /// type, and those of `default`.
     pub fn prove(
+        tx: &Tx,
         table: pg_sys::Oid,
         column: String,
         type_text: &str,
-        default: impl FnOnce(ColumnType) -> Result<Option<Constant>, Error>,
+        default: impl FnOnce(&Tx, ColumnType) -> Result<Option<Constant>, Error>,
     ) -> Result<Self, Error> {
-        let table = require_alterable(table)?;
+        let table = require_alterable(tx, table)?;
         let would_rewrite = |why| would_rewrite(&table, &column, why);
         if let Some(why) = serial(type_text) {
             return Err(would_rewrite(why));
         }
-        let column_type = parse::type_name(type_text).ok_or_else(|| Error::NotAType {
+        let column_type = parse::type_name(tx, type_text).ok_or_else(|| Error::NotAType {
             text: type_text.into(),
         })?;
         // Before the default is read, which a constraint of the domain could refuse.
-        if let Some(why) = constraints(column_type) {
+        if let Some(why) = constraints(tx, column_type) {
             return Err(would_rewrite(why));
         }
         let request = Request {
-            default: default(column_type)?,
+            default: default(tx, column_type)?,
             table,
             column,
             column_type,
         };
-        request.require_no_rewrite()?;
+        request.require_no_rewrite(tx)?;
         Ok(request)
     }
 
-    fn require_no_rewrite(&self) -> Result<(), Error> {
+    fn require_no_rewrite(&self, tx: &Tx) -> Result<(), Error> {
         let volatile = || {
-            let found = self.default.is_none() && self.column_type.default_is_volatile();
-            found.then(|| format!("Type {} has a volatile default.", self.column_type.name()))
+            let found = self.default.is_none() && self.column_type.default_is_volatile(tx);
+            found.then(|| format!("Type {} has a volatile default.", self.column_type.name(tx)))
         };
-        match constraints(self.column_type).or_else(volatile) {
+        match constraints(tx, self.column_type).or_else(volatile) {
             Some(why) => Err(would_rewrite(&self.table, &self.column, why)),
             None => Ok(()),
         }
@@ -79,10 +83,10 @@ fn would_rewrite(table: &Relation, column: &str, why: String) -> Error {
 }
 
 /// Why PostgreSQL would look at every row for a column of this type, if it would.
-fn constraints(column_type: ColumnType) -> Option<String> {
+fn constraints(tx: &Tx, column_type: ColumnType) -> Option<String> {
     column_type
-        .has_domain_constraints()
-        .then(|| format!("Domain {} has constraints.", column_type.name()))
+        .has_domain_constraints(tx)
+        .then(|| format!("Domain {} has constraints.", column_type.name(tx)))
 }
 
 /// Why a column of this type could not be added, if it is one of those that are no types.
@@ -104,94 +108,76 @@ fn serial(text: &str) -> Option<String> {
 ///
 /// # Errors
 /// [`Error::ColumnExists`] if there is one of another type, [`Error::LockNotAvailable`], and PostgreSQL's own.
-pub fn run(request: &Request) -> Result<(), Error> {
-    let added = if commit_after(|| request.exists())? {
-        false
-    } else {
-        add(request)?
-    };
-    if !added {
-        let type_name = commit_after(|| Ok(request.column_type.name()))?;
-        message::notice_with(
-            format!(
-                "column \"{}\" of table \"{}\" already exists, skipping",
-                request.column, request.table.name
-            ),
-            Some(format!(
-                "It is of type {type_name}.  Its default and its rows were left as they are."
-            )),
-            request
-                .default
-                .is_some()
-                .then_some("safe_backfill fills rows that are null."),
-        );
+pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
+    let exists = driver.transaction(|tx| request.exists(tx))?;
+    if !exists && add(driver, request)? {
+        return Ok(());
     }
+    let type_name = driver.transaction(|tx| Ok::<_, Error>(request.column_type.name(tx)))?;
+    let has_default = request.default.is_some();
+    messages::say_column_exists(
+        &request.table.name,
+        &request.column,
+        &type_name,
+        has_default,
+    );
     Ok(())
 }
 
 /// `false` if another session has added it in the meantime.
-fn add(request: &Request) -> Result<bool, Error> {
-    let tables = commit_after(|| Ok(tree_oids(request.table.oid)))?;
+fn add(driver: &Driver, request: &Request) -> Result<bool, Error> {
+    let tables = driver.transaction(|tx| Ok::<_, Error>(tree::oids(tx, request.table.oid)))?;
     let locks = Locks {
         table_name: &request.table.name,
         tables: &tables,
         lock: Some(TableLock::AccessExclusive),
         permit: require_owned,
     };
-    ddl::run(&locks, || {
-        let table = Relation::look_up(request.table.oid)?;
-        if request.exists()? {
+    ddl::run(driver, &locks, |tx| {
+        let table = Relation::look_up(tx, request.table.oid)?;
+        if request.exists(tx)? {
             return Ok(false);
         }
         // The domain may have got a constraint while the table was waited for.
-        request.require_no_rewrite()?;
-        let _reading = Temporarily::array_nulls();
-        spi::execute(&request.statement(&table), &[]);
+        request.require_no_rewrite(tx)?;
+        let _reading = Temporarily::array_nulls(tx);
+        tx.execute(&request.statement(tx, &table), &[]);
         Ok(true)
     })
 }
 
 impl Request {
-    fn statement(&self, table: &Relation) -> String {
+    fn statement(&self, tx: &Tx, table: &Relation) -> String {
         let (name, column) = (table.quoted(), quote(&self.column));
-        let type_name = self.column_type.qualified_name();
+        let type_name = self.column_type.qualified_name(tx);
         let default = match &self.default {
-            Some(value) => format!(" DEFAULT {}::{type_name}", quote_literal(&value.to_text())),
+            Some(value) => format!(
+                " DEFAULT {}::{type_name}",
+                quote_literal(&value.to_text(tx))
+            ),
             None => String::new(),
         };
         format!("ALTER TABLE {name} ADD COLUMN {column} {type_name}{default}")
     }
 
     /// Whether there is a column of that name and type.
-    fn exists(&self) -> Result<bool, Error> {
-        const COLUMN: &str = "
-            SELECT attnum, atttypid, atttypmod FROM pg_attribute
-            WHERE attrelid = $1 AND attname = $2::name AND NOT attisdropped";
-        let rows = spi::catalog(
-            COLUMN,
-            &[argument(self.table.oid), argument(self.column.as_str())],
-        );
-        let Some(row) = rows.first() else {
+    fn exists(&self, tx: &Tx) -> Result<bool, Error> {
+        let Some(existing) = Attribute::find(tx, self.table.oid, &self.column) else {
             return Ok(false);
         };
-        let number: i16 = row.get(1).unwrap_or(0);
-        if number < 1 {
+        if existing.number < 1 {
             return Err(Error::SystemColumnName {
                 column: self.column.clone(),
             });
         }
-        let (Some(oid), Some(modifier)) = (row.get(2), row.get(3)) else {
-            return Ok(false);
-        };
-        let existing = ColumnType { oid, modifier };
-        if existing == self.column_type {
+        if existing.column_type == self.column_type {
             return Ok(true);
         }
         Err(Error::ColumnExists {
             table: self.table.name.clone(),
             column: self.column.clone(),
-            existing: existing.name(),
-            wanted: self.column_type.name(),
+            existing: existing.column_type.name(tx),
+            wanted: self.column_type.name(tx),
         })
     }
 }

@@ -5,6 +5,11 @@ use std::fmt;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
+use crate::messages::counted;
+
+mod detail;
+mod hint;
+
 /// A failure that the user can understand and act on.
 ///
 /// Names in the messages are shown as PostgreSQL shows them, within double quotes.
@@ -165,6 +170,8 @@ pub enum Error {
         holders: Option<String>,
         /// The message of the last error.
         message: String,
+        /// The statement that goes on.
+        call: String,
     },
     /// The job tables of the extension are not there.
     #[error("extension \"pg_safe_backfill\" is not installed in this database")]
@@ -250,174 +257,6 @@ impl Error {
             Error::StoredJob(_) => ERRCODE_DATA_CORRUPTED,
         }
     }
-
-    /// What is known beyond the message, in full sentences.
-    pub fn detail(&self) -> Option<String> {
-        let detail = match self {
-            Error::TransactionBlock { .. } => {
-                "Each of its batches or steps is committed by itself."
-            }
-            Error::NotATable { kind, .. } => {
-                return Some(format!("This operation is not supported for {kind}."));
-            }
-            Error::WouldRewrite { why, .. } => why,
-            Error::ColumnExists {
-                existing, wanted, ..
-            } => return Some(format!("It is of type {existing}, not {wanted}.")),
-            Error::StillNull {
-                rows,
-                maybe_more,
-                left,
-                ..
-            } => return Some(still_null(*rows, *maybe_more, left.as_deref())),
-            Error::LockNotAvailable {
-                attempts, holders, ..
-            } => return Some(lock_not_available(*attempts, holders.as_deref())),
-            Error::Permission { column, .. } => {
-                return Some(format!(
-                    "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
-                ));
-            }
-            Error::AlreadyRunning { pid: Some(pid), .. } => {
-                return Some(format!("It is the process with PID {pid}."));
-            }
-            Error::RowsLocked {
-                holders, message, ..
-            } => {
-                let last_error = || format!("The last error was: {message}.  ");
-                let cause = holders.as_ref().map_or_else(last_error, held_by);
-                return Some(format!("{cause}All batches before this were committed."));
-            }
-            Error::StatementTrigger { .. } => {
-                "A backfill updates each partition or child table by itself, which does not fire it."
-            }
-            Error::JobTablePublished { .. } => {
-                "A subscriber without the extension could not apply its rows, and replication would stop."
-            }
-            Error::ColumnChanged { .. } | Error::ExtensionDropped | Error::TableDropped { .. } => {
-                "All batches and steps before this were committed."
-            }
-            Error::TreeKeepsChanging { .. } => "What was done is kept.",
-            Error::PartitionKey { .. } => "Filling it would move rows between partitions.",
-            _ => return None,
-        };
-        Some(detail.into())
-    }
-
-    /// What to do about it, in full sentences.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Error::TransactionBlock { .. } => {
-                "Call it as a statement of its own: not after BEGIN, not in a function, not in a migration that the tool wraps in a transaction."
-            }
-            Error::Encoding { .. } => "Use an UPDATE in batches of your own there.",
-            Error::HotStandby { .. } => "Connect to the primary server.",
-            Error::ReadOnly { .. } => {
-                "Set \"default_transaction_read_only\" to off for this session."
-            }
-            Error::NullArgument { argument: "value" } => {
-                "To compute a value for each row, use safe_backfill_using."
-            }
-            Error::NullArgument { .. } => "Only filter and default_value can be null.",
-            Error::NoTable { .. } | Error::TableDropped { .. } => {
-                "Name a table that exists; a CALL on another one starts a job of its own."
-            }
-            Error::NoColumn { .. } => "Add it first: CALL safe_add_column(...) takes no time.",
-            Error::SystemCatalog { .. } | Error::SystemColumn { .. } => {
-                "PostgreSQL fills it by itself; there is nothing to backfill."
-            }
-            Error::OtherSessionsTable { .. } => "Only the session that created it can fill it.",
-            Error::CheckViolation { .. } => "Give a value that the constraint allows.",
-            Error::BatchSize { .. } => {
-                "From 1000 to 50000 suits most tables; \"safe_backfill.max_batch_time\" shortens slow batches by itself."
-            }
-            Error::ForeignLeaf { .. } => {
-                "Detach it, or call the procedure for the other partitions or child tables by name."
-            }
-            Error::AccessMethod { .. } => {
-                "Only tables of access method \"heap\" can be backfilled."
-            }
-            Error::UpdateRule { .. } => "Drop or disable the rule, or use a trigger in its place.",
-            Error::StatementTrigger { .. } => {
-                "Disable the trigger for that time, make it a row-level trigger, or call the procedure for each partition or child table by name."
-            }
-            Error::JobTablePublished { publication, table } => {
-                return Some(format!(
-                    "Take it out: ALTER PUBLICATION {} DROP TABLE {table};",
-                    crate::pg::spi::quote(publication)
-                ));
-            }
-            Error::ExtensionDropped => {
-                "Run CREATE EXTENSION pg_safe_backfill, then the same CALL again: it goes on with what is left."
-            }
-            Error::ComputedColumn { .. } => {
-                "PostgreSQL fills such a column by itself; there is nothing to backfill."
-            }
-            Error::PartitionKey { .. } => {
-                "Fill such a column with UPDATE statements on the partitioned table itself."
-            }
-            Error::RowSecurity { .. } => {
-                "Run it as a role with BYPASSRLS, or as the owner of a table without FORCE ROW LEVEL SECURITY."
-            }
-            Error::ValueType { .. } => "Cast the value to the column's type.",
-            Error::NotAnExpression { argument: "filter" } => {
-                "Give what could stand after WHERE, such as created_at < '2024-01-01'."
-            }
-            Error::NotAnExpression { .. } => {
-                "Give what could stand after SET column =, such as lower(name) or created_at::date."
-            }
-            Error::AlreadyRunning { .. } => {
-                "Wait for its end, or cancel it with pg_cancel_backend.  What a backfill has done stands in safe_backfill_progress."
-            }
-            Error::ColumnChanged { .. } => "Check the column, then call again.",
-            Error::RowsLocked { .. } => "Run the same CALL again to go on from there.",
-            Error::StillNull {
-                qualified, column, ..
-            } => {
-                return Some(format!(
-                    "Fill them first: CALL safe_backfill('{}', '{}', ...).  Then call safe_set_not_null again.",
-                    qualified.replace('\'', "''"),
-                    column.replace('\'', "''")
-                ));
-            }
-            Error::LockNotAvailable { .. } => {
-                "Call again when they are done.  See \"safe_backfill.lock_timeout\" and \"safe_backfill.lock_retry_limit\"."
-            }
-            Error::TreeKeepsChanging { .. } => "Call again when no more tables are being attached.",
-            Error::NotAType { .. } => {
-                "Give a type alone, such as varchar(20).  What is computed for each row takes three steps: safe_add_column, safe_backfill_using, safe_set_not_null."
-            }
-            Error::WouldRewrite { .. } => {
-                "Add it in three steps: safe_add_column with a plain type and at most a constant default, then safe_backfill_using for a value that is computed for each row, then safe_set_not_null."
-            }
-            Error::NotInstalled => "Run CREATE EXTENSION pg_safe_backfill first.",
-            _ => return None,
-        };
-        Some(hint.into())
-    }
-}
-
-fn still_null(rows: u64, maybe_more: bool, left: Option<&str>) -> String {
-    let least = if maybe_more { "at least " } else { "" };
-    let left = left.map_or(String::new(), |why| {
-        format!("  A constraint that is not valid is left, as this failed: {why}.")
-    });
-    format!(
-        "The column is null in {least}{}.{left}",
-        counted(rows, "row")
-    )
-}
-
-fn lock_not_available(attempts: u32, holders: Option<&str>) -> String {
-    let attempts = counted(attempts.into(), "attempt");
-    let holders = holders.map_or(String::new(), held_by);
-    format!(
-        "{holders}It was given up after {attempts}.  This step has changed nothing; steps before it are kept."
-    )
-}
-
-fn held_by(holders: impl fmt::Display) -> String {
-    format!("Locks are held by {holders}.  ")
 }
 
 fn rows_of(rows: Option<u64>) -> String {
@@ -431,16 +270,6 @@ fn locked_by(rows: Option<u64>, holders_are_known: bool) -> String {
         _ => "them",
     };
     format!("other transactions hold locks on {of_what}")
-}
-
-/// So many of them: `1 row`, `2 batches`.
-pub fn counted(count: u64, noun: &str) -> String {
-    let plural = match count {
-        1 => "",
-        _ if noun.ends_with("ch") => "es",
-        _ => "s",
-    };
-    format!("{count} {noun}{plural}")
 }
 
 impl From<Error> for ErrorReport {

@@ -1,34 +1,23 @@
 //! Add a column to a huge, busy table and make it NOT NULL without anyone noticing.
 //!
-//! `sql.rs` is the door. `add_column.rs`, `backfill.rs` and `not_null.rs` are the three steps; crate `planner` holds the
-//! idea that makes the second one fast.
+//! `sql.rs` is the door. `add_column.rs`, `fill/` and `not_null/` are the three steps; crate `planner` holds the idea that
+//! makes the second one fast.
 
 mod add_column;
-mod backfill;
-mod batch;
+mod catalog;
 mod ddl;
 mod error;
-mod filling;
-mod holders;
-mod home;
+mod fill;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_transaction;
 mod job;
-mod leaf;
+mod messages;
 mod not_null;
-mod null_scan;
-mod outturn;
 #[allow(unsafe_code)]
 mod pg;
-mod prepared;
-mod progress;
-mod recorder;
-mod relation;
+mod run;
 mod settings;
 mod sql;
-mod statements;
-mod target;
-mod verification;
 
 ::pgrx::pg_module_magic!(name, version);
 

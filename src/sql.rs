@@ -4,17 +4,19 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::add_column;
-use crate::backfill::{self, Request};
+use crate::catalog::column_lock;
+use crate::catalog::relation::Relation;
 use crate::ddl;
 use crate::error::Error;
-use crate::filling::Filling;
-use crate::job::lock_column;
+use crate::fill::request::Request;
+use crate::fill::run;
+use crate::fill::target::Target;
+use crate::fill::value::Value;
 use crate::not_null;
 use crate::pg::call::Call;
-use crate::pg::transaction::commit_after;
-use crate::pg::value::{ColumnType, Constant};
-use crate::relation::Relation;
-use crate::target::Target;
+use crate::pg::transaction::Tx;
+use crate::pg::value::{ColumnType, Constant, Given, NoCast};
+use crate::run::driver::Driver;
 
 /// `safe_backfill` with a value given as an untyped literal or as text: read as the column's type reads literals.
 #[pg_extern(sql = r#"
@@ -25,10 +27,10 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    run(call, |target, filter| {
-        let value: String = call.get(WHAT).ok_or(NULL_VALUE)?;
-        let constant = Constant::from_text(&value, target.column_type).ok_or(NULL_VALUE)?;
-        Filling::constant(constant, filter, target)
+    fill(call, |tx, target, filter| {
+        let value: String = call.get(VALUE).ok_or(NULL_VALUE)?;
+        let constant = Constant::from_text(tx, &value, target.column_type).ok_or(NULL_VALUE)?;
+        Value::of_constant(tx, constant, filter, target)
     })
 }
 
@@ -41,11 +43,10 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    run(call, |target, filter| {
-        let (datum, from) = call.argument(WHAT).ok_or(NULL_VALUE)?;
-        let constant = Constant::from_value(datum, from, target.column_type)
-            .map_err(|no_cast| no_cast.error(&target.column, target.column_type))?;
-        Filling::constant(constant.ok_or(NULL_VALUE)?, filter, target)
+    fill(call, |tx, target, filter| {
+        let given = call.argument(VALUE).ok_or(NULL_VALUE)?;
+        let constant = assign(tx, given, &target.column, target.column_type)?;
+        Value::of_constant(tx, constant.ok_or(NULL_VALUE)?, filter, target)
     })
 }
 
@@ -58,9 +59,9 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill_using");
-    run(call, |_, filter| {
-        let expression = call.get(WHAT).ok_or(null("expression"))?;
-        Filling::expression(expression, filter)
+    fill(call, |tx, _, filter| {
+        let expression = call.get(VALUE).ok_or(null("expression"))?;
+        Value::of_expression(tx, expression, filter)
     })
 }
 
@@ -73,9 +74,9 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_add_column_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_add_column");
-    add(call, |column_type| {
+    add(call, |tx, column_type| {
         let text: Option<String> = call.get(DEFAULT_VALUE);
-        Ok(text.and_then(|text| Constant::from_text(&text, column_type)))
+        Ok(text.and_then(|text| Constant::from_text(tx, &text, column_type)))
     })
 }
 
@@ -89,9 +90,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 fn safe_add_column_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_add_column");
     let column: String = call.name(COLUMN_NAME).unwrap_or_default();
-    add(call, |column_type| match call.argument(DEFAULT_VALUE) {
-        Some((datum, from)) => Constant::from_value(datum, from, column_type)
-            .map_err(|no_cast| no_cast.error(&column, column_type)),
+    add(call, |tx, column_type| match call.argument(DEFAULT_VALUE) {
+        Some(given) => assign(tx, given, &column, column_type),
         None => Ok(None),
     })
 }
@@ -104,21 +104,21 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_set_not_null(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_set_not_null");
-    call.require_commit()?;
-    let (request, _lock) = commit_after(|| {
+    let driver = Driver::of_call(&call)?;
+    let (request, _lock) = driver.transaction(|tx| {
         let (table, column) = table_and_column(call)?;
-        let request = not_null::Request::prove(table, &column)?;
+        let request = not_null::Request::prove(tx, table, &column)?;
         let (table, number, table_name) = request.what();
-        let lock = lock_column(table, number, table_name, &column)?;
-        Ok((request, lock))
+        let lock = column_lock::acquire(tx, table, number, table_name, &column)?;
+        Ok::<_, Error>((request, lock))
     })?;
-    Ok(not_null::run(&request)?)
+    Ok(not_null::run(&driver, &request)?)
 }
 
-// Places of the arguments, the same in every procedure.
+// Places of the arguments that all procedures share, of those of a backfill, and of those of safe_add_column.
 const TABLE_NAME: usize = 0;
 const COLUMN_NAME: usize = 1;
-const WHAT: usize = 2;
+const VALUE: usize = 2;
 const BATCH_SIZE: usize = 3;
 const FILTER: usize = 4;
 const COLUMN_TYPE: usize = 2;
@@ -136,36 +136,51 @@ fn table_and_column(call: Call) -> Result<(pg_sys::Oid, String), Error> {
     Ok((table, column))
 }
 
+/// Converts a value as an INSERT into the column would; `None` if that makes NULL of it.
+fn assign(
+    tx: &Tx,
+    given: Given,
+    column: &str,
+    column_type: ColumnType,
+) -> Result<Option<Constant>, Error> {
+    Constant::from_value(tx, given, column_type).map_err(|NoCast { from }| Error::ValueType {
+        column: column.into(),
+        column_type: column_type.name(tx),
+        value_type: from.name(tx),
+    })
+}
+
 /// Proves table, type and default before anything is touched; then adds the column.
 fn add(
     call: Call,
-    default: impl FnOnce(ColumnType) -> Result<Option<Constant>, Error>,
+    default: impl FnOnce(&Tx, ColumnType) -> Result<Option<Constant>, Error>,
 ) -> Result<(), ErrorReport> {
-    call.require_commit()?;
-    let request = commit_after(|| {
+    let driver = Driver::of_call(&call)?;
+    let request = driver.transaction(|tx| {
         let (table, column) = table_and_column(call)?;
         let type_text: String = call.get(COLUMN_TYPE).ok_or(null("column_type"))?;
-        add_column::Request::prove(table, column, &type_text, default)
+        add_column::Request::prove(tx, table, column, &type_text, default)
     })?;
-    Ok(add_column::run(&request)?)
+    Ok(add_column::run(&driver, &request)?)
 }
 
-/// Proves the target, builds the filling and takes the lock, all before anything is touched; then runs.
-fn run(
+/// Proves the target, reads the value and takes the lock, all before anything is touched; then fills.
+fn fill(
     call: Call,
-    filling: impl Fn(&Target, Option<String>) -> Result<Filling, Error>,
+    value: impl Fn(&Tx, &Target, Option<String>) -> Result<Value, Error>,
 ) -> Result<(), ErrorReport> {
-    call.require_commit()?;
+    let driver = Driver::of_call(&call)?;
     let (table, column) = table_and_column(call)?;
-    let table_name = commit_after(|| Ok(Relation::look_up(table)?.name))?;
-    let (request, _lock) = ddl::read(&table_name, table, || {
+    let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
+    let (request, _lock) = ddl::read(&driver, &table_name, table, |tx| {
         let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
-        let target = Target::prove(table, &column)?;
-        let filling = filling(&target, call.get(FILTER))?;
-        let request = Request::new(target, filling, batch_size)?;
+        let target = Target::prove(tx, table, &column)?;
+        let value = value(tx, &target, call.get(FILTER))?;
+        let request = Request::new(tx, target, value, batch_size)?;
         let target = &request.target;
-        let lock = lock_column(target.table, target.number, &target.table_name, &column)?;
+        let lock =
+            column_lock::acquire(tx, target.table, target.number, &target.table_name, &column)?;
         Ok((request, lock))
     })?;
-    Ok(backfill::run(&request)?)
+    Ok(run::run(&driver, &request)?)
 }

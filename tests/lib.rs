@@ -179,8 +179,8 @@ impl Run {
     /// Waits until the job of `table` has filled so many rows, while the CALL runs.
     pub fn wait_for_rows(&self, table: &str, rows: i64) -> Result<()> {
         self.database.wait_until(&format!(
-            "SELECT count(*) > 0 FROM safe_backfill_job
-             WHERE table_name::text = '{table}' AND rows_filled >= {rows} AND state = 'running'"
+            "SELECT count(*) > 0 FROM safe_backfill_part
+             WHERE table_name::text = '{table}' AND rows_filled >= {rows} AND state IN ('filling', 'verifying')"
         ))?;
         ensure!(
             !self.has_ended(),

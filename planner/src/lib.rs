@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod eta;
 pub mod not_null_step;
 pub mod pace;
 pub mod page;
+pub mod patience;
+pub mod phase;
 pub mod recycling;
 pub mod window;
 pub mod yielding;

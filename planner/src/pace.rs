@@ -6,6 +6,8 @@ use std::time::Duration;
 const FIRST: usize = 1;
 /// A statement never grows by more than this from one to the next.
 const GROWTH: usize = 4;
+/// Rows of the largest statement. Later rows may take longer, and a statement cannot be ended early.
+const LARGEST: usize = 1000;
 /// Statements that one batch is split into, so that it can end early when rows turn out slower than foreseen.
 const STATEMENTS: u32 = 32;
 
@@ -43,7 +45,7 @@ impl Pace {
     pub fn learn(&mut self, rows: usize, spent: Duration, limit: Duration) {
         let share = limit / STATEMENTS;
         let fitting = rows as f64 * share.as_secs_f64() / spent.as_secs_f64().max(1e-9);
-        let fitting = (fitting as usize).max(1);
+        let fitting = (fitting as usize).clamp(1, LARGEST);
         if fitting < rows {
             self.next = fitting;
         } else if rows >= self.next {

@@ -42,40 +42,13 @@ pub struct Tid {
     pub offset: u16,
 }
 
-/// How the rows of a table are best updated.
+/// How the pages of a window are swept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub enum Sweep {
     /// HOT updates are possible: recycle pages, evicting a share of their rows.
     Recycle,
     /// Every new version goes wherever PostgreSQL puts it; one pass does.
     OnePass,
-}
-
-/// The blocks that one round of a backfill goes over.
-#[derive(Debug, Clone)]
-pub enum Blocks {
-    /// All blocks of the table from the first to before the second.
-    Range(Range<u32>),
-    /// Only these, ascending.
-    List(Vec<u32>),
-}
-
-impl Blocks {
-    /// Takes the next `most` blocks off the front; empty when none is left.
-    pub fn next_window(&mut self, most: u32) -> Vec<u32> {
-        match self {
-            Blocks::Range(range) => {
-                let end = range.start.saturating_add(most).min(range.end);
-                let window = (range.start..end).collect();
-                range.start = end.max(range.start);
-                window
-            }
-            Blocks::List(blocks) => {
-                let rest = blocks.split_off(blocks.len().min(most as usize));
-                std::mem::replace(blocks, rest)
-            }
-        }
-    }
 }
 
 /// Offsets of one page, as a set.
@@ -103,7 +76,7 @@ impl Offsets {
 #[derive(Debug)]
 pub struct Window {
     pages: Vec<Visited>,
-    method: Method,
+    sweep: Sweep,
     pass: u32,
     cursor: usize,
     /// Rows that the first pass saw.
@@ -121,6 +94,8 @@ pub struct Window {
     /// Most of the rows that must leave were yet to do so after some pass.
     is_crowded: bool,
     busy: BTreeSet<Tid>,
+    /// Rows that it is about, if that is not all of them.
+    only: Option<BTreeSet<Tid>>,
 }
 
 /// What a window remembers of one page.
@@ -134,8 +109,13 @@ struct Visited {
 }
 
 impl Window {
+    /// A window over these blocks.
+    pub fn new(blocks: Range<u32>, sweep: Sweep) -> Self {
+        Self::of_blocks(blocks, sweep)
+    }
+
     /// A window over `blocks`, which are in ascending order.
-    pub fn new(blocks: Vec<u32>, method: Method) -> Self {
+    fn of_blocks(blocks: impl IntoIterator<Item = u32>, sweep: Sweep) -> Self {
         let visited = |block| Visited {
             block,
             rows: 0,
@@ -144,7 +124,7 @@ impl Window {
         };
         Window {
             pages: blocks.into_iter().map(visited).collect(),
-            method,
+            sweep,
             pass: 0,
             cursor: 0,
             rows: 0,
@@ -155,6 +135,18 @@ impl Window {
             crowded: 0,
             is_crowded: false,
             busy: BTreeSet::new(),
+            only: None,
+        }
+    }
+
+    /// A window over the blocks of these rows, and these rows alone, in one pass.
+    pub fn of_rows(rows: &[Tid]) -> Self {
+        let only: BTreeSet<Tid> = rows.iter().copied().collect();
+        let mut blocks: Vec<u32> = only.iter().map(|tid| tid.block).collect();
+        blocks.dedup();
+        Window {
+            only: Some(only),
+            ..Window::of_blocks(blocks, Sweep::OnePass)
         }
     }
 
@@ -193,6 +185,16 @@ impl Window {
     /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
     pub fn choose(&mut self, block: u32, mut page: Page) {
         let pass = self.pass;
+        if let Some(only) = &self.only {
+            page.rows.retain(|row| {
+                only.contains(&Tid {
+                    block,
+                    offset: row.offset,
+                })
+            });
+            page.busy
+                .retain(|&offset| only.contains(&Tid { block, offset }));
+        }
         let Some(visited) = self.page_mut(block) else {
             return;
         };
@@ -221,7 +223,7 @@ impl Window {
     ///
     /// Of pages with few rows only some lose one in this pass, and others in the next.
     fn take(&mut self, page: &Page, rows: usize) -> Taken {
-        if self.method == Method::OnePass {
+        if self.sweep == Sweep::OnePass {
             return page.take(Taking::Everything);
         }
         let crowded = page.crowded_out();
@@ -283,6 +285,11 @@ impl Window {
             self.busy.insert(*tid);
             return;
         }
+        self.changed(tids);
+    }
+
+    /// Tells that these rows were changed since their pages were read, which are read again in the next pass.
+    pub fn changed(&mut self, tids: &[Tid]) {
         self.left += tids.len();
         for tid in tids {
             if let Some(page) = self.page_mut(tid.block) {
@@ -293,12 +300,12 @@ impl Window {
 
     /// Stops hoping for HOT updates in this window.
     pub fn give_up_recycling(&mut self) {
-        self.method = Method::OnePass;
+        self.sweep = Sweep::OnePass;
     }
 
     /// Whether an earlier pass has made room for updates on the pages of this one.
     pub fn has_made_room(&self) -> bool {
-        self.method == Method::Recycle && self.pass > 0
+        self.sweep == Sweep::Recycle && self.pass > 0
     }
 
     /// Ends the pass; `true` when another one is needed for rows that were left.
@@ -409,10 +416,10 @@ mod tests {
     }
 
     /// Sweeps the models to the end; returns how often each row was filled, and how many passes that took.
-    fn sweep(pages: &mut [Model], method: Method) -> (BTreeMap<Tid, u32>, u32) {
+    fn sweep(pages: &mut [Model], sweep: Sweep) -> (BTreeMap<Tid, u32>, u32) {
         let mut filled = BTreeMap::new();
         let mut passes = 0;
-        let mut window = Window::new((0..pages.len() as u32).collect(), method);
+        let mut window = Window::new(0..pages.len() as u32, sweep);
         loop {
             passes += 1;
             while let Some(block) = window.next_block() {
@@ -442,7 +449,7 @@ mod tests {
             mut pages in prop::collection::vec(any_model(), 1..6),
         ) {
             let rows: usize = pages.iter().map(|p| p.unfilled.len()).sum();
-            let (filled, passes) = sweep(&mut pages, Method::Recycle);
+            let (filled, passes) = sweep(&mut pages, Sweep::Recycle);
             prop_assert_eq!(filled.len(), rows);
             prop_assert!(filled.values().all(|&times| times == 1));
             prop_assert!(pages.iter().all(|p| p.unfilled.is_empty()));
@@ -451,21 +458,31 @@ mod tests {
 
         #[test]
         fn one_pass_is_one_pass(mut pages in prop::collection::vec(any_model(), 1..6)) {
-            let (_, passes) = sweep(&mut pages, Method::OnePass);
+            let (_, passes) = sweep(&mut pages, Sweep::OnePass);
             prop_assert_eq!(passes, 1);
         }
 
         #[test]
-        fn windows_cover_each_block_once(start in 0u32..5000, len in 0u32..5000, most in 1u32..700) {
-            let mut blocks = Blocks::Range(start..start + len);
-            let mut seen = vec![];
-            loop {
-                let window = blocks.next_window(most);
-                if window.is_empty() { break }
-                prop_assert!(window.len() <= most as usize);
-                seen.extend(window);
+        fn a_window_of_rows_is_about_these_alone(
+            mut pages in prop::collection::vec(any_model(), 1..6),
+            chosen in prop::collection::btree_set((0u32..6, 1u16..200), 0..40),
+        ) {
+            let is_there = |tid: &Tid| {
+                pages.get(tid.block as usize).is_some_and(|page| page.unfilled.contains(&tid.offset))
+            };
+            let rows: Vec<Tid> = chosen
+                .into_iter()
+                .map(|(block, offset)| Tid { block, offset })
+                .filter(is_there)
+                .collect();
+            let mut filled = BTreeMap::new();
+            let mut window = Window::of_rows(&rows);
+            while let Some(block) = window.next_block() {
+                window.choose(block, pages[block as usize].look());
             }
-            prop_assert_eq!(seen, (start..start + len).collect::<Vec<_>>());
+            fill(&mut pages, &mut window, &mut filled);
+            prop_assert!(!window.next_pass());
+            prop_assert_eq!(filled.into_keys().collect::<Vec<_>>(), rows);
         }
 
         #[test]
@@ -473,7 +490,7 @@ mod tests {
             let look = Model {
                 unfilled: (1..=rows).collect(), size: 40, growth: 8, free: 0, dead: 0, pointers: 50,
             }.look();
-            let mut window = Window::new(vec![7], Method::Recycle);
+            let mut window = Window::new(7..8, Sweep::Recycle);
             let mut asked = 0;
             loop {
                 while let Some(block) = window.next_block() {
@@ -500,7 +517,7 @@ mod tests {
             pointers: 221,
         };
         let mut stayed = 0;
-        let mut window = Window::new(vec![0], Method::Recycle);
+        let mut window = Window::new(0..1, Sweep::Recycle);
         loop {
             while let Some(block) = window.next_block() {
                 window.choose(block, page.look());
@@ -526,7 +543,7 @@ mod tests {
             dead: 0,
             pointers: 200,
         };
-        let mut window = Window::new((0..100).collect(), Method::Recycle);
+        let mut window = Window::new(0..100, Sweep::Recycle);
         while let Some(block) = window.next_block() {
             window.choose(block, wide().look());
             assert_eq!(window.queued(), 0);
@@ -549,7 +566,7 @@ mod tests {
             rows: vec![row(3), row(4)],
             busy: vec![],
         };
-        let mut window = Window::new(vec![0], Method::Recycle);
+        let mut window = Window::new(0..1, Sweep::Recycle);
         let block = window.next_block().expect("a block");
         window.choose(block, look.clone());
         let first = window.next_rows(10);

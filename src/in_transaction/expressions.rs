@@ -4,7 +4,12 @@
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::pg::parse::is_expression;
+    use crate::pg::parse;
+    use crate::pg::transaction::within_statement;
+
+    fn is_expression(text: &str) -> bool {
+        within_statement(|tx| parse::is_expression(tx, text))
+    }
 
     #[pg_test]
     fn expressions_pass() {

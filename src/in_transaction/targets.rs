@@ -6,13 +6,13 @@ mod tests {
     use pgrx::prelude::*;
 
     use crate::error::Error;
-    use crate::pg::spi::Connection;
-    use crate::target::Target;
+    use crate::fill::target::Target;
+    use crate::pg::transaction::within_statement;
 
     fn prove(column: &str) -> Result<Target, Error> {
         let oid = Spi::get_one::<pg_sys::Oid>("SELECT 't'::regclass::oid");
-        let _connection = Connection::open_nonatomic();
-        Target::prove(oid.expect("a row").expect("an OID"), column)
+        let oid = oid.expect("a row").expect("an OID");
+        within_statement(|tx| Target::prove(tx, oid, column))
     }
 
     fn refusal(sql: &str, column: &str) -> PgSqlErrorCode {
@@ -27,15 +27,16 @@ mod tests {
         let target = prove("c").expect("a target");
         assert_eq!(target.leaves, [target.table]);
         assert_eq!(target.number, 3);
-        assert!(target.defaults_to_null && !target.is_not_null);
-        assert_eq!(target.column_type.name(), "character varying(20)");
+        assert!(!target.has_default && !target.is_not_null);
+        let type_name = within_statement(|tx| target.column_type.name(tx));
+        assert_eq!(type_name, "character varying(20)");
     }
 
     #[pg_test]
     fn defaults_and_not_null_are_seen() {
         Spi::run("CREATE TABLE t (c int NOT NULL DEFAULT 1)").expect("the table");
         let target = prove("c").expect("a target");
-        assert!(target.is_not_null && !target.defaults_to_null);
+        assert!(target.is_not_null && target.has_default);
     }
 
     #[pg_test]

@@ -5,12 +5,13 @@ mod tests {
     use pgrx::prelude::*;
 
     use crate::pg::lock::ColumnLock;
-    use crate::pg::transaction::{Attempt, attempt};
+    use crate::pg::transaction::{Attempt, within_statement};
 
     #[pg_test]
     fn an_attempt_keeps_what_went_through() {
         Spi::run("CREATE TABLE t (i int)").expect("the table");
-        let outcome = attempt(|| Spi::run("INSERT INTO t VALUES (1)").is_ok());
+        let outcome =
+            within_statement(|tx| tx.attempt(|| Spi::run("INSERT INTO t VALUES (1)").is_ok()));
         assert_eq!(outcome, Attempt::Done(true));
         assert_eq!(Spi::get_one::<i64>("SELECT count(*) FROM t"), Ok(Some(1)));
     }
@@ -18,9 +19,11 @@ mod tests {
     #[pg_test]
     fn an_attempt_undoes_what_met_a_lock() {
         Spi::run("CREATE TABLE t (i int)").expect("the table");
-        let outcome = attempt(|| {
-            Spi::run("INSERT INTO t VALUES (1)").expect("the row");
-            Spi::run("DO $$ BEGIN RAISE lock_not_available; END $$").expect("never");
+        let outcome = within_statement(|tx| {
+            tx.attempt(|| {
+                Spi::run("INSERT INTO t VALUES (1)").expect("the row");
+                Spi::run("DO $$ BEGIN RAISE lock_not_available; END $$").expect("never");
+            })
         });
         assert_eq!(outcome, Attempt::Locked("lock_not_available".into()));
         assert_eq!(Spi::get_one::<i64>("SELECT count(*) FROM t"), Ok(Some(0)));
@@ -28,18 +31,20 @@ mod tests {
 
     #[pg_test(error = "division by zero")]
     fn other_errors_pass_through_an_attempt() {
-        attempt(|| Spi::run("SELECT 1 / 0").expect("never"));
+        within_statement(|tx| tx.attempt(|| Spi::run("SELECT 1 / 0").expect("never")));
     }
 
     #[pg_test]
     fn a_column_is_locked_once() {
         let table = pg_sys::Oid::from(4_000_000_000);
-        let first = ColumnLock::try_acquire(table, 1);
-        assert!(first.is_some());
-        assert!(ColumnLock::try_acquire(table, 1).is_none());
-        assert!(ColumnLock::try_acquire(table, 2).is_some());
-        drop(first);
-        assert!(ColumnLock::try_acquire(table, 1).is_some());
+        within_statement(|tx| {
+            let first = ColumnLock::try_acquire(tx, table, 1);
+            assert!(first.is_some());
+            assert!(ColumnLock::try_acquire(tx, table, 1).is_none());
+            assert!(ColumnLock::try_acquire(tx, table, 2).is_some());
+            drop(first);
+            assert!(ColumnLock::try_acquire(tx, table, 1).is_some());
+        });
     }
 
     #[pg_test(error = "safe_backfill cannot run inside a transaction block")]

@@ -2,14 +2,36 @@
 
 #[pgrx::pg_schema]
 mod tests {
+    use pgrx::PgSqlErrorCode;
     use pgrx::prelude::*;
 
-    use crate::pg::value::{ColumnType, Constant};
+    use crate::pg::spi::Statement;
+    use crate::pg::transaction::within_statement;
+    use crate::pg::value::{ColumnType, Constant, Given, NoCast};
 
     const VARCHAR_20: ColumnType = ColumnType {
         oid: pg_sys::VARCHAROID,
         modifier: 24,
     };
+
+    fn literal(text: &str, column_type: ColumnType) -> (String, usize) {
+        within_statement(|tx| {
+            let value = Constant::from_text(tx, text, column_type).expect("a value");
+            (value.to_text(tx), value.stored_bytes(tx))
+        })
+    }
+
+    /// The value converted to the type: as text, and how many bytes it takes.
+    fn assigned<T: IntoDatum>(value: T, to: pg_sys::Oid) -> Result<(String, usize), NoCast> {
+        let datum = value.into_datum().expect("a datum");
+        // SAFETY: the datum was made of a value of that type.
+        #[allow(unsafe_code)]
+        let given = unsafe { Given::new(datum, T::type_oid()) };
+        within_statement(|tx| {
+            let value = Constant::from_value(tx, given, plain(to))?.expect("not null");
+            Ok((value.to_text(tx), value.stored_bytes(tx)))
+        })
+    }
 
     fn plain(oid: pg_sys::Oid) -> ColumnType {
         ColumnType { oid, modifier: -1 }
@@ -17,54 +39,60 @@ mod tests {
 
     #[pg_test]
     fn text_is_read_as_a_literal() {
-        let value = Constant::from_text("active", VARCHAR_20).expect("a value");
-        assert_eq!(value.to_text(), "active");
         // One byte of header, for the value is short.
-        assert_eq!(value.stored_bytes(), 7);
-        assert_eq!(VARCHAR_20.name(), "character varying(20)");
+        assert_eq!(literal("active", VARCHAR_20), ("active".into(), 7));
+        let name = within_statement(|tx| VARCHAR_20.name(tx));
+        assert_eq!(name, "character varying(20)");
     }
 
     #[pg_test(error = "value too long for type character varying(20)")]
     fn text_too_long_for_the_column_fails() {
-        Constant::from_text("a value of more than twenty characters", VARCHAR_20);
+        literal("a value of more than twenty characters", VARCHAR_20);
     }
 
     #[pg_test]
     fn values_are_assigned() {
-        let number = 42i32.into_datum().expect("a datum");
-        let value = Constant::from_value(number, pg_sys::INT4OID, plain(pg_sys::INT8OID))
-            .expect("a cast")
-            .expect("not null");
-        assert_eq!(value.to_text(), "42");
-        assert_eq!(value.stored_bytes(), 8);
+        let converted = assigned(42i32, pg_sys::INT8OID).expect("a cast");
+        assert_eq!(converted, ("42".into(), 8));
     }
 
     #[pg_test]
     fn types_without_an_assignment_cast_are_told() {
-        let number = 42i32.into_datum().expect("a datum");
-        assert!(Constant::from_value(number, pg_sys::INT4OID, plain(pg_sys::DATEOID)).is_err());
+        assert!(assigned(42i32, pg_sys::DATEOID).is_err());
     }
 
     #[pg_test(error = "value out of range: underflow")]
     fn values_out_of_range_fail() {
-        let number = 1e-300f64.into_datum().expect("a datum");
-        let _ = Constant::from_value(number, pg_sys::FLOAT8OID, plain(pg_sys::FLOAT4OID));
+        let _ = assigned(1e-300f64, pg_sys::FLOAT4OID);
     }
 
     #[pg_test]
     fn long_values_keep_their_header() {
-        let value = Constant::from_text(&"x".repeat(200), plain(pg_sys::TEXTOID)).expect("a value");
-        assert_eq!(value.stored_bytes(), 204);
+        assert_eq!(literal(&"x".repeat(200), plain(pg_sys::TEXTOID)).1, 204);
     }
 
     #[pg_test]
     fn values_by_reference_outlive_their_source() {
-        let value = Constant::from_text(
-            "00000000-0000-0000-0000-00000000002a",
-            plain(pg_sys::UUIDOID),
-        )
-        .expect("a value");
-        assert_eq!(value.to_text(), "00000000-0000-0000-0000-00000000002a");
-        assert_eq!(value.stored_bytes(), 16);
+        let uuid = "00000000-0000-0000-0000-00000000002a";
+        assert_eq!(literal(uuid, plain(pg_sys::UUIDOID)), (uuid.into(), 16));
+    }
+
+    #[pg_test(error = "parameters do not match the prepared statement")]
+    fn parameters_are_counted_against_the_statement() {
+        within_statement(|tx| {
+            let statement = Statement::prepare(tx, "SELECT $1 + $2", &[pg_sys::INT4OID; 2]);
+            statement.execute(tx, &[&1i32]);
+        });
+    }
+
+    #[pg_test]
+    fn results_are_read_as_the_type_they_have() {
+        within_statement(|tx| {
+            assert_eq!(tx.catalog_value("SELECT 42::bigint", &[]), Some(42i64));
+            let undone = tx.attempt_except(&[PgSqlErrorCode::ERRCODE_INTERNAL_ERROR], || {
+                tx.catalog_value::<i64>("SELECT 'forty-two'::text", &[])
+            });
+            assert!(undone.is_err());
+        });
     }
 }

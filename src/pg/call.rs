@@ -1,16 +1,16 @@
 //! How a procedure was called, and with what.
 
-use pgrx::datum::FromDatum;
+use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 
-use crate::error::Error;
-use crate::pg::spi;
+use crate::pg::value::Given;
 
 /// The call of a procedure, as PostgreSQL hands it over.
 #[derive(Clone, Copy)]
 pub struct Call {
     info: pg_sys::FunctionCallInfo,
-    procedure: &'static str,
+    /// Its name, for messages.
+    pub procedure: &'static str,
 }
 
 impl Call {
@@ -19,33 +19,15 @@ impl Call {
         Call { info, procedure }
     }
 
-    /// Fails unless this call may commit and write.
-    ///
-    /// # Errors
-    /// [`Error::TransactionBlock`], [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
-    pub fn require_commit(&self) -> Result<(), Error> {
-        let procedure = self.procedure;
-        spi::free_orphans();
-        // SAFETY: plain reads of the server's state.
-        let (standby, read_only, encoding) = unsafe {
-            (
-                pg_sys::RecoveryInProgress(),
-                pg_sys::XactReadOnly,
-                pg_sys::GetDatabaseEncoding(),
-            )
-        };
-        match () {
-            () if standby => Err(Error::HotStandby { procedure }),
-            () if self.is_atomic() => Err(Error::TransactionBlock { procedure }),
-            () if read_only => Err(Error::ReadOnly { procedure }),
-            () if encoding != pg_sys::pg_enc::PG_UTF8 as i32 => Err(Error::Encoding { procedure }),
-            () => Ok(()),
-        }
+    /// The OID of the procedure.
+    pub fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: the call information is alive, and so is what it says of the function.
+        unsafe { (*(*self.info).flinfo).fn_oid }
     }
 
-    fn is_atomic(&self) -> bool {
-        // SAFETY: PostgreSQL keeps the call information and its context node alive for the whole call; the node's
-        // tag says whether it is a CallContext.
+    /// Whether it cannot commit: it was called in a transaction block, or by a function that is in one.
+    pub fn is_atomic(&self) -> bool {
+        // SAFETY: the call information is alive; a context is a node, whose tag says whether it is a CallContext.
         unsafe {
             let context = (*self.info).context;
             context.is_null()
@@ -55,22 +37,17 @@ impl Call {
     }
 
     /// Argument `n` (from 0) as `T`, which the declaration of the procedure gives it; `None` when it is NULL.
-    pub fn get<T: FromDatum>(&self, n: usize) -> Option<T> {
-        let (datum, _) = self.argument(n)?;
-        // SAFETY: the callers name the type that the declaration has.
-        unsafe { T::from_datum(datum, false) }
+    pub fn get<T: FromDatum + IntoDatum>(&self, n: usize) -> Option<T> {
+        self.argument(n)?.get()
     }
 
     /// Argument `n` (from 0), a `name`.
     pub fn name(&self, n: usize) -> Option<String> {
-        let (datum, _) = self.argument(n)?;
-        // SAFETY: a name is NUL-terminated.
-        let name = unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) };
-        Some(name.to_string_lossy().into_owned())
+        self.argument(n)?.name()
     }
 
-    /// The datum and type of argument `n` (from 0), or `None` when it is NULL or of unknown type.
-    pub fn argument(&self, n: usize) -> Option<(pg_sys::Datum, pg_sys::Oid)> {
+    /// Argument `n` (from 0), or `None` when it is NULL or of unknown type.
+    pub fn argument(&self, n: usize) -> Option<Given> {
         // SAFETY: the call information is alive, and `n` is checked against the number of arguments it carries.
         unsafe {
             if n >= (*self.info).nargs as usize {
@@ -79,7 +56,7 @@ impl Call {
             let argument = *(*self.info).args.as_ptr().add(n);
             let argument_type = pg_sys::get_fn_expr_argtype((*self.info).flinfo, n as i32);
             (!argument.isnull && argument_type != pg_sys::InvalidOid)
-                .then_some((argument.value, argument_type))
+                .then(|| Given::new(argument.value, argument_type))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
+use crate::pg::transaction::Tx;
 use crate::pg::value::Constant;
 
 /// Whether a CHECK that looks at no other column than `number` lets `value` through; as in SQL, NULL does.
@@ -13,7 +14,7 @@ use crate::pg::value::Constant;
 ///
 /// # Errors
 /// PostgreSQL's own, from the functions of the CHECK.
-pub fn allows(tree: &str, number: i16, value: &Constant) -> bool {
+pub fn allows(_tx: &Tx, tree: &str, number: i16, value: &Constant) -> bool {
     // A tree has no NUL byte.
     let tree = CString::new(tree).unwrap_or_default();
     // SAFETY: the tree comes from the catalogs; all that is made of it lives in the current memory context, and the

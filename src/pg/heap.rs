@@ -2,22 +2,28 @@
 //!
 //! Pages are read under a share lock, as `contrib/pageinspect` and `heapgetpage` do; nothing here writes one.
 
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::time::Instant;
+
 use pgrx::pg_sys;
 use planner::page::{Growth, Page, max_align};
 use planner::window::Tid;
 
+use crate::pg::ring::Ring;
+use crate::pg::transaction::Tx;
 use crate::pg::value::ColumnType;
 use crate::pg::{name, tid};
 
 /// A table, open and locked until the end of the transaction.
-pub struct Table(pg_sys::Relation);
+pub struct Table<'tx>(pg_sys::Relation, PhantomData<&'tx Tx>);
 
-impl Table {
+impl<'tx> Table<'tx> {
     /// Opens the table for UPDATE, waiting for its lock as any UPDATE would; `None` if it no longer exists.
-    pub fn open_for_update(oid: pg_sys::Oid) -> Option<Self> {
+    pub fn open_for_update(_tx: &'tx Tx, oid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: try_table_open takes the lock, then looks whether the table exists.
         let relation = unsafe { pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as i32) };
-        (!relation.is_null()).then(|| Table(relation))
+        (!relation.is_null()).then(|| Table(relation, PhantomData))
     }
 
     /// Its OID.
@@ -129,11 +135,19 @@ impl Table {
     /// Prunes one block if PostgreSQL thinks it worth it, then reads what is to be filled on it.
     ///
     /// `growth` is by how much a row grows when it is filled; `key` is what [`Table::is_key`] says of the column.
-    pub fn read(&self, block: u32, column: &Column, growth: Growth, key: bool) -> Page {
-        // SAFETY: the relation is open and the block exists (checked below against a shrunken table); the buffer is
-        // pinned and share-locked while its page is read, and an error within releases both through the transaction.
+    pub fn read(
+        &self,
+        block: u32,
+        column: &Column,
+        growth: Growth,
+        key: bool,
+        ring: &Ring,
+    ) -> Page {
+        // SAFETY: the relation is open and the block exists (the callers compare with `blocks`, and the lock keeps VACUUM
+        // from cutting the end off); the buffer is pinned and share-locked while its page is read, and an error within
+        // releases both through the transaction.
         unsafe {
-            let buffer = self.pruned_buffer(block);
+            let buffer = self.pruned_buffer(block, ring);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let raw = RawPage::new(buffer);
             let page = raw.unfilled_rows(self.0, block, column, growth, key);
@@ -142,52 +156,92 @@ impl Table {
         }
     }
 
-    /// Writes the free space of these blocks to the free space map, pruning them first.
+    /// Reads which rows of one block are NULL, those that others hold included; writes nothing.
+    pub fn look(&self, block: u32, column: &Column, ring: &Ring) -> Page {
+        const NO_GROWTH: Growth = Growth { bytes: 0, align: 1 };
+        // SAFETY: as in `read`.
+        let mut page = unsafe {
+            let buffer = self.buffer(block, ring);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            let page = RawPage::new(buffer).unfilled_rows(self.0, block, column, NO_GROWTH, true);
+            pg_sys::UnlockReleaseBuffer(buffer);
+            page
+        };
+        let busy = std::mem::take(&mut page.busy);
+        page.rows
+            .extend(busy.into_iter().map(|offset| NO_GROWTH.row(offset, 0)));
+        page.rows.sort_unstable_by_key(|row| row.offset);
+        page
+    }
+
+    /// Writes the free space of these blocks to the free space map, pruning them first, until the time is over. Returns
+    /// those that are left.
     ///
     /// This is what VACUUM does after its second pass over a table, so that new row versions land here.
-    pub fn record_free_space(&self, first: u32, last: u32) {
-        let end = self.blocks().min(last.saturating_add(1));
-        for block in first..end {
+    pub fn record_free_space(
+        &self,
+        blocks: Range<u32>,
+        deadline: Instant,
+        ring: &Ring,
+    ) -> Range<u32> {
+        let end = self.blocks().min(blocks.end);
+        let mut next = blocks.start;
+        while next < end && (next == blocks.start || Instant::now() < deadline) {
             crate::pg::transaction::check_for_interrupts();
-            // SAFETY: as in `read`.
-            unsafe {
-                let buffer = self.pruned_buffer(block);
-                pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-                let page = pg_sys::BufferGetPage(buffer);
-                // A page of zeroes was added by another backend and is not its own yet.
-                let is_new = (*(page as *const pg_sys::PageHeaderData)).pd_upper == 0;
-                let free = pg_sys::PageGetHeapFreeSpace(page);
-                pg_sys::UnlockReleaseBuffer(buffer);
-                if !is_new {
-                    pg_sys::RecordPageWithFreeSpace(self.0, block, free);
-                }
-            }
+            self.record_free_space_of(next, ring);
+            next += 1;
         }
-        if first < end {
+        if blocks.start < next {
             // SAFETY: the relation is open; the range is within it.
-            unsafe { pg_sys::FreeSpaceMapVacuumRange(self.0, first, end) };
+            unsafe { pg_sys::FreeSpaceMapVacuumRange(self.0, blocks.start, next) };
+        }
+        next..end
+    }
+
+    fn record_free_space_of(&self, block: u32, ring: &Ring) {
+        // SAFETY: as in `read`.
+        unsafe {
+            let buffer = self.pruned_buffer(block, ring);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            let page = pg_sys::BufferGetPage(buffer);
+            // A page of zeroes was added by another backend and is not its own yet.
+            let is_new = (*(page as *const pg_sys::PageHeaderData)).pd_upper == 0;
+            let free = pg_sys::PageGetHeapFreeSpace(page);
+            pg_sys::UnlockReleaseBuffer(buffer);
+            if !is_new {
+                pg_sys::RecordPageWithFreeSpace(self.0, block, free);
+            }
         }
     }
 
     /// # Safety
     /// `block` exists. The buffer returned is pinned and has to be released.
-    unsafe fn pruned_buffer(&self, block: u32) -> pg_sys::Buffer {
+    unsafe fn pruned_buffer(&self, block: u32, ring: &Ring) -> pg_sys::Buffer {
         // SAFETY: the relation is open; pruning wants a pin and no lock.
         unsafe {
-            let buffer = pg_sys::ReadBufferExtended(
-                self.0,
-                pg_sys::ForkNumber::MAIN_FORKNUM,
-                block,
-                pg_sys::ReadBufferMode::RBM_NORMAL,
-                std::ptr::null_mut(),
-            );
+            let buffer = self.buffer(block, ring);
             pg_sys::heap_page_prune_opt(self.0, buffer);
             buffer
         }
     }
+
+    /// # Safety
+    /// As for `pruned_buffer`.
+    unsafe fn buffer(&self, block: u32, ring: &Ring) -> pg_sys::Buffer {
+        // SAFETY: the relation is open.
+        unsafe {
+            pg_sys::ReadBufferExtended(
+                self.0,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+                block,
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                ring.strategy(),
+            )
+        }
+    }
 }
 
-impl Drop for Table {
+impl Drop for Table<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: opened by `open_for_update`; the lock stays until the transaction ends.

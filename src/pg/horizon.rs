@@ -8,7 +8,7 @@ use crate::pg::heap::Table;
 ///
 /// Every snapshot, prepared transaction, replication slot and standby with feedback counts, as in
 /// `ComputeXidHorizons` of PostgreSQL's `procarray.c`.
-pub fn has_passed(table: &Table, id: pg_sys::TransactionId) -> bool {
+pub fn has_passed(table: &Table<'_>, id: pg_sys::TransactionId) -> bool {
     // SAFETY: the relation is open for as long as `table` lives.
     unsafe {
         let oldest = pg_sys::GetOldestNonRemovableTransactionId(table.relation());

@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys;
 
+use crate::pg::transaction::Tx;
+
 /// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
 ///
 /// It outlives commits and ends with the run, with an error, or with the session. DBAs see it in `pg_locks` as
@@ -15,7 +17,7 @@ const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 
 impl ColumnLock {
     /// Takes the lock on column `number` of `table`, or `None` at once if another session has it.
-    pub fn try_acquire(table: pg_sys::Oid, number: i16) -> Option<Self> {
+    pub fn try_acquire(_tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<Self> {
         let tag = pg_sys::LOCKTAG {
             // SAFETY: set once at the start of the backend.
             locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
@@ -76,19 +78,21 @@ impl TableLock {
     }
 }
 
-/// Locks a table until the end of the transaction, waiting at most `lock_timeout`.
-///
-/// The table may be gone when this returns. The caller has made sure that the user may lock it.
-///
-/// # Errors
-/// PostgreSQL's 55P03 and 40P01.
-pub fn lock_table(table: pg_sys::Oid, lock: TableLock) {
-    // SAFETY: any OID will do; the lock belongs to the current resource owner.
-    unsafe { pg_sys::LockRelationOid(table, lock.mode()) };
-}
+impl Tx {
+    /// Locks a table until the end of the transaction, waiting at most `lock_timeout`.
+    ///
+    /// The table may be gone when this returns. The caller has made sure that the user may lock it.
+    ///
+    /// # Errors
+    /// PostgreSQL's 55P03 and 40P01.
+    pub fn lock_table(&self, table: pg_sys::Oid, lock: TableLock) {
+        // SAFETY: any OID will do; the lock belongs to the current resource owner.
+        unsafe { pg_sys::LockRelationOid(table, lock.mode()) };
+    }
 
-/// Locks a table until the end of the transaction, or returns `false` at once if somebody is in the way.
-pub fn try_lock_table(table: pg_sys::Oid, lock: TableLock) -> bool {
-    // SAFETY: any OID will do; the lock belongs to the current resource owner.
-    unsafe { pg_sys::ConditionalLockRelationOid(table, lock.mode()) }
+    /// Locks a table until the end of the transaction, or returns `false` at once if somebody is in the way.
+    pub fn try_lock_table(&self, table: pg_sys::Oid, lock: TableLock) -> bool {
+        // SAFETY: any OID will do; the lock belongs to the current resource owner.
+        unsafe { pg_sys::ConditionalLockRelationOid(table, lock.mode()) }
+    }
 }

@@ -3,38 +3,23 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-/// Sends a NOTICE.
-pub fn notice(message: String, hint: Option<&str>) {
-    notice_with(message, None, hint);
+/// Sends a NOTICE, with a DETAIL and a HINT where they are given.
+pub fn notice(message: String, detail: Option<&str>, hint: Option<&str>) {
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    send(PgLogLevel::NOTICE, code, message, detail, hint);
 }
 
-/// Sends a NOTICE with a DETAIL line.
-pub fn notice_with(message: String, detail: Option<String>, hint: Option<&str>) {
-    send(
-        PgLogLevel::NOTICE,
-        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        message,
-        detail,
-        hint,
-    );
-}
-
-/// Sends a WARNING.
-pub fn warning_with(message: String, detail: &str, hint: Option<&str>) {
-    send(
-        PgLogLevel::WARNING,
-        PgSqlErrorCode::ERRCODE_WARNING,
-        message,
-        Some(detail.into()),
-        hint,
-    );
+/// Sends a WARNING with a DETAIL, and a HINT where one is given.
+pub fn warning(message: String, detail: &str, hint: Option<&str>) {
+    let code = PgSqlErrorCode::ERRCODE_WARNING;
+    send(PgLogLevel::WARNING, code, message, Some(detail), hint);
 }
 
 fn send(
     level: PgLogLevel,
     code: PgSqlErrorCode,
     message: String,
-    detail: Option<String>,
+    detail: Option<&str>,
     hint: Option<&str>,
 ) {
     let mut report = ErrorReport::new(code, message, "safe_backfill");

@@ -15,6 +15,7 @@ pub mod name;
 pub mod parse;
 pub mod postmaster;
 pub mod publication;
+pub mod ring;
 pub mod role;
 pub mod server;
 pub mod settings;

@@ -5,9 +5,10 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_sys;
 
 use crate::pg::spi::quote;
+use crate::pg::transaction::Tx;
 
 /// The relation's name as SQL writes it, with its schema; `None` if it does not exist.
-pub fn of_relation(oid: pg_sys::Oid) -> Option<String> {
+pub fn of_relation(_tx: &Tx, oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: any OID will do; each function returns null, or a NUL-terminated string of our own.
     let (schema, name) = unsafe {
         let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::transaction::attempt_except;
+use crate::pg::transaction::Tx;
 use crate::pg::value::ColumnType;
 
 /// Whether `text` is one SQL expression and nothing more.
@@ -15,7 +15,7 @@ use crate::pg::value::ColumnType;
 ///
 /// # Errors
 /// PostgreSQL's own syntax errors.
-pub fn is_expression(text: &str) -> bool {
+pub fn is_expression(_tx: &Tx, text: &str) -> bool {
     selects_one_value(&format!("SELECT {text}")) && selects_one_value(&format!("SELECT ({text}\n)"))
 }
 
@@ -66,9 +66,9 @@ fn is_bare_target(target: &pg_sys::ResTarget) -> bool {
 ///
 /// # Errors
 /// PostgreSQL's own, such as 42704 for a type that does not exist.
-pub fn type_name(text: &str) -> Option<ColumnType> {
+pub fn type_name(tx: &Tx, text: &str) -> Option<ColumnType> {
     let text = CString::new(text).ok()?;
-    attempt_except(&[PgSqlErrorCode::ERRCODE_SYNTAX_ERROR], || {
+    tx.attempt_except(&[PgSqlErrorCode::ERRCODE_SYNTAX_ERROR], || {
         let (mut oid, mut modifier) = (pg_sys::InvalidOid, -1);
         // SAFETY: the string is NUL-terminated and the out-parameters are valid; errors are raised, not returned.
         unsafe {

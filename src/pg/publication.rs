@@ -2,8 +2,10 @@
 
 use pgrx::pg_sys;
 
+use crate::pg::transaction::Tx;
+
 /// Whether changes of a table would be published, now that the caller has it locked.
-pub fn publishes(table: pg_sys::Oid) -> bool {
+pub fn publishes(_tx: &Tx, table: pg_sys::Oid) -> bool {
     // SAFETY: the setting is this server's; the relation is open while it is asked for its publications, which
     // PostgreSQL remembers until one of them changes.
     unsafe {

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::pg::settings::Temporarily;
+use crate::pg::transaction::Tx;
 
 struct Restore {
     user: pg_sys::Oid,
@@ -20,7 +21,7 @@ impl Drop for Restore {
 ///
 /// Only for statements on the extension's own tables: none of the caller's code (triggers, functions, casts) may run
 /// within.
-pub fn acting_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+pub fn acting_as<T>(tx: &Tx, role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let mut restore = Restore {
         user: pg_sys::InvalidOid,
         context: 0,
@@ -31,7 +32,7 @@ pub fn acting_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
         let context = restore.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
         pg_sys::SetUserIdAndSecContext(role, context);
     }
-    let _path = Temporarily::catalog_only();
+    let _path = Temporarily::catalog_only(tx);
     work()
 }
 

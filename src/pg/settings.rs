@@ -1,9 +1,12 @@
 //! PostgreSQL's own settings, read and set for the time of one transaction.
 
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use pgrx::pg_sys;
+
+use crate::pg::transaction::Tx;
 
 /// Makes `SET safe_backfill.typo = …` an error instead of a new placeholder.
 pub fn reserve_prefix() {
@@ -18,21 +21,23 @@ pub fn deadlock_timeout() -> Duration {
     Duration::from_millis(millis.unsigned_abs().into())
 }
 
-/// Sets `lock_timeout` until the end of this transaction; never 0, which would mean waiting for ever.
-pub fn set_local_lock_timeout(limit: Duration) {
-    set_local_time(c"lock_timeout", limit);
-}
+impl Tx {
+    /// Sets `lock_timeout` until the end of this transaction; never 0, which would mean waiting for ever.
+    pub fn set_lock_timeout(&self, limit: Duration) {
+        set_local_time(c"lock_timeout", limit);
+    }
 
-/// Sets `deadlock_timeout` until the end of this transaction, which only a superuser could do with SET.
-///
-/// It lets this backend find a deadlock before the others in it do, and ask autovacuum to leave a table, both of which
-/// happen when it has waited for so long.
-pub fn set_local_deadlock_timeout(limit: Duration) {
-    set_local_time(c"deadlock_timeout", limit);
+    /// Sets `deadlock_timeout` until the end of this transaction, which only a superuser could do with SET.
+    ///
+    /// It lets this backend find a deadlock before the others in it do, and ask autovacuum to leave a table, both of which
+    /// happen when it has waited for so long.
+    pub fn set_deadlock_timeout(&self, limit: Duration) {
+        set_local_time(c"deadlock_timeout", limit);
+    }
 }
 
 /// Has locks waited for without a limit until the end of this transaction, whatever `lock_timeout` the session has.
-pub fn wait_for_locks_without_limit() {
+pub fn wait_for_locks_without_limit(_tx: &Tx) {
     // SAFETY: an integer that only this thread changes.
     if unsafe { pg_sys::LockTimeout } != 0 {
         set(c"lock_timeout", c"0", pg_sys::GucAction::GUC_ACTION_LOCAL);
@@ -40,7 +45,7 @@ pub fn wait_for_locks_without_limit() {
 }
 
 /// Has this transaction's commit wait for the local disk, and for no standby.
-pub fn set_local_commit_to_local() {
+pub fn set_local_commit_to_local(_tx: &Tx) {
     set(
         c"synchronous_commit",
         c"local",
@@ -55,50 +60,57 @@ fn set_local_time(name: &CStr, limit: Duration) {
 }
 
 /// Settings that hold until this is dropped.
-pub struct Temporarily {
+pub struct Temporarily<'tx> {
     nest_level: i32,
+    _tx: PhantomData<&'tx Tx>,
 }
 
-impl Temporarily {
+impl<'tx> Temporarily<'tx> {
     /// Puts only `pg_catalog` on the search path, and temporary objects last.
-    pub fn catalog_only() -> Self {
-        Self::set(&[(c"search_path", c"pg_catalog, pg_temp")])
+    pub fn catalog_only(tx: &'tx Tx) -> Self {
+        Self::set(tx, &[(c"search_path", c"pg_catalog, pg_temp")])
     }
 
     /// Lets the planner use TID scans, without which PostgreSQL 18 does not make a path for one; `None` if it does.
-    pub fn tid_scans() -> Option<Self> {
+    pub fn tid_scans(tx: &'tx Tx) -> Option<Self> {
         // SAFETY: a setting of this backend.
         let enabled = unsafe { pg_sys::enable_tidscan };
-        (!enabled).then(|| Self::set(&[(c"enable_tidscan", c"on")]))
+        (!enabled).then(|| Self::set(tx, &[(c"enable_tidscan", c"on")]))
     }
 
     /// Has values written in one way, whatever the session prefers, as `postgres_fdw` does.
-    pub fn portable_output() -> Self {
-        Self::set(&[
-            (c"datestyle", c"ISO, YMD"),
-            (c"intervalstyle", c"postgres"),
-            (c"timezone", c"UTC"),
-            (c"bytea_output", c"hex"),
-            (c"extra_float_digits", c"3"),
-        ])
+    pub fn portable_output(tx: &'tx Tx) -> Self {
+        Self::set(
+            tx,
+            &[
+                (c"datestyle", c"ISO, YMD"),
+                (c"intervalstyle", c"postgres"),
+                (c"timezone", c"UTC"),
+                (c"bytea_output", c"hex"),
+                (c"extra_float_digits", c"3"),
+            ],
+        )
     }
 
     /// Has arrays read as they are written, where NULL without quotes is a null.
-    pub fn array_nulls() -> Self {
-        Self::set(&[(c"array_nulls", c"on")])
+    pub fn array_nulls(tx: &'tx Tx) -> Self {
+        Self::set(tx, &[(c"array_nulls", c"on")])
     }
 
-    fn set(settings: &[(&CStr, &CStr)]) -> Self {
+    fn set(_tx: &'tx Tx, settings: &[(&CStr, &CStr)]) -> Self {
         // SAFETY: balanced by `drop`, or by the end of the (sub)transaction after an error.
         let nest_level = unsafe { pg_sys::NewGUCNestLevel() };
         for (name, value) in settings {
             set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
         }
-        Temporarily { nest_level }
+        Temporarily {
+            nest_level,
+            _tx: PhantomData,
+        }
     }
 }
 
-impl Drop for Temporarily {
+impl Drop for Temporarily<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: ends the level that `set` began.

@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 use planner::window::Tid;
 
+use crate::pg::settings::Temporarily;
 use crate::pg::tid;
+use crate::pg::transaction::Tx;
 use crate::pg::value::Constant;
 
 /// A connection to SPI; what is allocated within is freed when it closes.
@@ -39,33 +42,42 @@ impl Drop for Connection {
 }
 
 /// A value for a parameter of a statement.
-pub struct Argument {
+pub trait Parameter {
+    /// The value as PostgreSQL takes it.
+    fn bind(&self) -> Bound;
+}
+
+/// A value as PostgreSQL takes it, valid as long as what it was made from and the memory context of that moment.
+pub struct Bound {
     oid: pg_sys::Oid,
     datum: Option<pg_sys::Datum>,
 }
 
-/// An argument of a type that pgrx converts.
-pub fn argument<T: IntoDatum>(value: T) -> Argument {
-    Argument {
-        oid: T::type_oid(),
-        datum: value.into_datum(),
-    }
-}
-
-impl From<&Constant> for Argument {
-    fn from(constant: &Constant) -> Self {
-        Argument {
-            oid: constant.type_oid(),
-            datum: Some(constant.datum()),
+impl<T: IntoDatum + Clone> Parameter for T {
+    fn bind(&self) -> Bound {
+        Bound {
+            oid: T::type_oid(),
+            datum: self.clone().into_datum(),
         }
     }
 }
 
-impl From<&[Tid]> for Argument {
-    /// An array of `tid`; it lives in the current memory context.
-    fn from(tids: &[Tid]) -> Self {
+impl Parameter for Constant {
+    fn bind(&self) -> Bound {
+        Bound {
+            oid: self.column_type().oid,
+            datum: Some(self.datum()),
+        }
+    }
+}
+
+/// An array of `tid`.
+pub struct Tids<'a>(pub &'a [Tid]);
+
+impl Parameter for Tids<'_> {
+    fn bind(&self) -> Bound {
         let mut items: Vec<pg_sys::ItemPointerData> =
-            tids.iter().copied().map(tid::to_item_pointer).collect();
+            self.0.iter().copied().map(tid::to_item_pointer).collect();
         let mut datums: Vec<pg_sys::Datum> = items
             .iter_mut()
             .map(|item| pg_sys::Datum::from(std::ptr::from_mut(item)))
@@ -82,21 +94,51 @@ impl From<&[Tid]> for Argument {
                 pg_sys::TYPALIGN_SHORT as _,
             )
         };
-        Argument {
+        Bound {
             oid: pg_sys::TIDARRAYOID,
             datum: Some(pg_sys::Datum::from(array)),
         }
     }
 }
 
+/// The values of all parameters of a statement, while it runs.
+struct Bindings {
+    types: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<std::ffi::c_char>,
+}
+
+impl Bindings {
+    fn of(parameters: &[&dyn Parameter]) -> Self {
+        let mut bindings = Bindings {
+            types: vec![],
+            values: vec![],
+            nulls: vec![],
+        };
+        for bound in parameters.iter().map(|parameter| parameter.bind()) {
+            let null = if bound.datum.is_some() { b' ' } else { b'n' };
+            bindings.types.push(bound.oid);
+            bindings.nulls.push(null as std::ffi::c_char);
+            bindings
+                .values
+                .push(bound.datum.unwrap_or(pg_sys::Datum::from(0)));
+        }
+        bindings
+    }
+}
+
 /// A prepared statement that outlives transactions and is planned once, without looking at its arguments.
 ///
 /// A plan made for the arguments at hand would take ten thousand row addresses for a reason to scan the whole table.
-pub struct Statement(pg_sys::SPIPlanPtr);
+pub struct Statement {
+    plan: pg_sys::SPIPlanPtr,
+    /// The types of its parameters.
+    types: Vec<pg_sys::Oid>,
+}
 
 impl Statement {
-    /// Prepares `sql` with parameters of these types. Must be called within a [`Connection`].
-    pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
+    /// Prepares `sql` with parameters of these types.
+    pub fn prepare(_tx: &Tx, sql: &str, types: &[pg_sys::Oid]) -> Self {
         let sql = to_c(sql);
         let mut types = types.to_vec();
         // SAFETY: string and array outlive the call, which copies them; the plan is moved out of the connection's
@@ -112,18 +154,27 @@ impl Statement {
                 pgrx::error!("could not prepare statement: {}", last_result());
             }
             pg_sys::SPI_keepplan(plan);
-            Statement(plan)
+            Statement { plan, types }
         }
     }
 
-    /// Runs the statement and returns how many rows it touched, or returned if it returns rows.
-    pub fn execute(&self, arguments: &[Argument]) -> Rows {
-        let (mut values, nulls) = split(arguments);
-        // SAFETY: the plan is valid and was prepared with as many parameters as the callers pass.
+    /// Runs the statement with these parameters, of the types that it was prepared with.
+    pub fn execute<'tx>(&self, tx: &'tx Tx, parameters: &[&dyn Parameter]) -> Rows<'tx> {
+        let mut bindings = Bindings::of(parameters);
+        if bindings.types != self.types {
+            pgrx::error!("parameters do not match the prepared statement");
+        }
+        // SAFETY: the plan is valid and was prepared with parameters of these types.
         let status = unsafe {
-            pg_sys::SPI_execute_plan(self.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+            pg_sys::SPI_execute_plan(
+                self.plan,
+                bindings.values.as_mut_ptr(),
+                bindings.nulls.as_ptr(),
+                false,
+                0,
+            )
         };
-        Rows::take(status)
+        Rows::take(tx, status)
     }
 
     /// Whether the statement calls any volatile function.
@@ -157,7 +208,7 @@ impl Statement {
     fn source(&self) -> *const pg_sys::CachedPlanSource {
         // SAFETY: the plan is valid, and was prepared from one statement.
         unsafe {
-            let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
+            let sources = pg_sys::SPI_plan_get_plan_sources(self.plan);
             (*(*sources).elements).ptr_value.cast_const().cast()
         }
     }
@@ -167,10 +218,10 @@ impl Drop for Statement {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A plan may be in use until PostgreSQL has cleaned up after the error.
-            ORPHANS.with_borrow_mut(|orphans| orphans.push(self.0));
+            ORPHANS.with_borrow_mut(|orphans| orphans.push(self.plan));
         } else {
             // SAFETY: the plan was kept by `prepare` and is freed once.
-            unsafe { pg_sys::SPI_freeplan(self.0) };
+            unsafe { pg_sys::SPI_freeplan(self.plan) };
         }
     }
 }
@@ -188,14 +239,15 @@ pub fn free_orphans() {
     }
 }
 
-/// What a statement returned; valid until the connection closes.
-pub struct Rows {
+/// What a statement returned, valid as long as its transaction.
+pub struct Rows<'tx> {
     table: *mut pg_sys::SPITupleTable,
     processed: u64,
+    _tx: PhantomData<&'tx Tx>,
 }
 
-impl Rows {
-    fn take(status: i32) -> Self {
+impl<'tx> Rows<'tx> {
+    fn take(_tx: &'tx Tx, status: i32) -> Self {
         if status < 0 {
             pgrx::error!("could not execute statement: {}", last_result());
         }
@@ -204,6 +256,7 @@ impl Rows {
             Rows {
                 table: pg_sys::SPI_tuptable,
                 processed: pg_sys::SPI_processed,
+                _tx: PhantomData,
             }
         }
     }
@@ -232,7 +285,7 @@ impl Rows {
     }
 }
 
-impl Drop for Rows {
+impl Drop for Rows<'_> {
     fn drop(&mut self) {
         if !self.table.is_null() && !std::thread::panicking() {
             // SAFETY: the table was made by this connection and is freed once.
@@ -244,22 +297,23 @@ impl Drop for Rows {
 /// One row of a result.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
-    rows: &'a Rows,
+    rows: &'a Rows<'a>,
     index: usize,
 }
 
 impl Row<'_> {
     /// Column `number` (from 1) as `T`, which must be its type; `None` for NULL.
-    pub fn get<T: FromDatum>(&self, number: i32) -> Option<T> {
+    pub fn get<T: FromDatum + IntoDatum>(&self, number: i32) -> Option<T> {
+        require_type::<T>(self.type_of(number));
         let (datum, null) = self.datum(number);
-        // SAFETY: the callers name the type that their SQL gives the column.
+        // SAFETY: the column has that type, or one with the same values.
         unsafe { T::from_datum(datum, null) }
     }
 
     /// Column `number` (from 1), a `tid`.
     pub fn tid(&self, number: i32) -> Option<Tid> {
         let (datum, null) = self.datum(number);
-        if null {
+        if null || self.type_of(number) != pg_sys::TIDOID {
             return None;
         }
         // SAFETY: a tid that is not null points to six bytes of the result.
@@ -269,6 +323,11 @@ impl Row<'_> {
                 .read_unaligned()
         };
         Some(tid::from_item_pointer(item))
+    }
+
+    fn type_of(&self, number: i32) -> pg_sys::Oid {
+        // SAFETY: the descriptor belongs to a live result; SPI reports a wrong column number as no type.
+        unsafe { pg_sys::SPI_gettypeid((*self.rows.table).tupdesc, number) }
     }
 
     fn datum(&self, number: i32) -> (pg_sys::Datum, bool) {
@@ -283,30 +342,50 @@ impl Row<'_> {
     }
 }
 
-/// Runs `sql` once. Must be called within a [`Connection`].
-pub fn execute(sql: &str, arguments: &[Argument]) -> Rows {
-    let sql = to_c(sql);
-    let (mut values, nulls) = split(arguments);
-    let mut types: Vec<_> = arguments.iter().map(|argument| argument.oid).collect();
-    // SAFETY: all arrays have the same length and outlive the call.
-    let status = unsafe {
-        pg_sys::SPI_execute_with_args(
-            sql.as_ptr(),
-            types.len() as i32,
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            nulls.as_ptr(),
-            false,
-            0,
-        )
-    };
-    Rows::take(status)
+/// Raises an error unless values of type `given` can be read as `T`.
+pub fn require_type<T: IntoDatum>(given: pg_sys::Oid) {
+    // SAFETY: looks both types up in the catalogs.
+    let fits =
+        T::is_compatible_with(given) || unsafe { pg_sys::IsBinaryCoercible(given, T::type_oid()) };
+    if !fits {
+        pgrx::error!("a value of type {given:?} was read as {:?}", T::type_oid());
+    }
 }
 
-/// Runs `sql` once, with only PostgreSQL's own functions and operators in sight, whatever the caller's search path is.
-pub fn catalog(sql: &str, arguments: &[Argument]) -> Rows {
-    let _path = crate::pg::settings::Temporarily::catalog_only();
-    execute(sql, arguments)
+impl Tx {
+    /// Runs `sql` once.
+    pub fn execute(&self, sql: &str, parameters: &[&dyn Parameter]) -> Rows<'_> {
+        let sql = to_c(sql);
+        let mut bindings = Bindings::of(parameters);
+        // SAFETY: all arrays have the same length and outlive the call.
+        let status = unsafe {
+            pg_sys::SPI_execute_with_args(
+                sql.as_ptr(),
+                bindings.types.len() as i32,
+                bindings.types.as_mut_ptr(),
+                bindings.values.as_mut_ptr(),
+                bindings.nulls.as_ptr(),
+                false,
+                0,
+            )
+        };
+        Rows::take(self, status)
+    }
+
+    /// Runs `sql` once, with only PostgreSQL's own functions and operators in sight, whatever the caller's search path is.
+    pub fn catalog(&self, sql: &str, parameters: &[&dyn Parameter]) -> Rows<'_> {
+        let _path = Temporarily::catalog_only(self);
+        self.execute(sql, parameters)
+    }
+
+    /// [`Tx::catalog`], of which only the first column of the first row is wanted.
+    pub fn catalog_value<T: FromDatum + IntoDatum>(
+        &self,
+        sql: &str,
+        parameters: &[&dyn Parameter],
+    ) -> Option<T> {
+        self.catalog(sql, parameters).first()?.get(1)
+    }
 }
 
 /// A name, quoted where SQL needs it to be.
@@ -325,16 +404,6 @@ pub fn quote_literal(text: &str) -> String {
     unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }
         .to_string_lossy()
         .into_owned()
-}
-
-fn split(arguments: &[Argument]) -> (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) {
-    arguments
-        .iter()
-        .map(|argument| match argument.datum {
-            Some(datum) => (datum, b' ' as std::ffi::c_char),
-            None => (pg_sys::Datum::from(0), b'n' as std::ffi::c_char),
-        })
-        .unzip()
 }
 
 fn last_result() -> String {

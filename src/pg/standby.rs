@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SyncCommitLevel as Level;
 
-use crate::pg::{message, settings, transaction, usage};
+use crate::pg::transaction::{self, Tx};
+use crate::pg::{message, settings, usage};
 
 /// So long the answer of a standby nearby takes, which is looked for without going to sleep for long.
 const SOON: Duration = Duration::from_millis(3);
@@ -25,7 +26,7 @@ pub struct Durability {
 
 impl Durability {
     /// Has the commit of this transaction wait for the local disk alone. [`Durability::reach`] does the rest.
-    pub fn local_first() -> Self {
+    pub fn local_first(tx: &Tx) -> Self {
         // SAFETY: an integer of this backend, which PostgreSQL keeps within the enum, and the transaction's state.
         let (level, wrote) = unsafe {
             (
@@ -34,7 +35,7 @@ impl Durability {
             )
         };
         if wrote && level > Level::SYNCHRONOUS_COMMIT_LOCAL_FLUSH {
-            settings::set_local_commit_to_local();
+            settings::set_local_commit_to_local(tx);
         }
         Durability { level, wrote }
     }
@@ -106,7 +107,7 @@ fn warn_if_interrupted() {
     // SAFETY: flags that signal handlers set.
     let interrupted = unsafe { pg_sys::QueryCancelPending != 0 || pg_sys::ProcDiePending != 0 };
     if interrupted {
-        message::warning_with(
+        message::warning(
             "canceling the wait for synchronous replication".into(),
             "The transaction has already committed locally, but might not have been replicated to the standby.",
             None,

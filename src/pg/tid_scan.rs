@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgrx::{pg_guard, pg_sys};
 
 use crate::pg::settings::Temporarily;
+use crate::pg::transaction::Tx;
 
 /// The table whose rows are being fetched by place; a backend has one thread.
 static TABLE: AtomicU32 = AtomicU32::new(0);
@@ -23,12 +24,12 @@ pub fn install() {
     }
 }
 
-/// Runs `work`, in which statements that write or lock rows of `table` by their `ctid` are planned as TID scans.
+/// Runs `work`, in which statements that write, lock or select rows of `table` by their `ctid` are planned as TID scans.
 ///
 /// All other tables of such a statement, those of the user's expression for instance, are planned as ever.
-pub fn enforce<T>(table: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+pub fn enforce<T>(tx: &Tx, table: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _restore = Restore(TABLE.swap(table.to_u32(), Ordering::Relaxed));
-    let _enabled = Temporarily::tid_scans();
+    let _enabled = Temporarily::tid_scans(tx);
     work()
 }
 
@@ -56,7 +57,7 @@ unsafe extern "C-unwind" fn choose_paths(
             previous(root, relation, index, entry);
         }
         let table = TABLE.load(Ordering::Relaxed);
-        if table != 0 && (*entry).relid.to_u32() == table && writes_or_locks(root, index) {
+        if table != 0 && (*entry).relid.to_u32() == table && is_ours(root, index) {
             keep_tid_scans(root, relation);
         }
     }
@@ -64,11 +65,13 @@ unsafe extern "C-unwind" fn choose_paths(
 
 /// # Safety
 /// As for the hook.
-unsafe fn writes_or_locks(root: *mut pg_sys::PlannerInfo, index: pg_sys::Index) -> bool {
+unsafe fn is_ours(root: *mut pg_sys::PlannerInfo, index: pg_sys::Index) -> bool {
     // SAFETY: the caller says so.
     unsafe {
         let query = (*root).parse;
-        i64::from((*query).resultRelation) == i64::from(index) || !(*query).rowMarks.is_null()
+        i64::from((*query).resultRelation) == i64::from(index)
+            || !(*query).rowMarks.is_null()
+            || (*query).commandType == pg_sys::CmdType::CMD_SELECT && (*root).query_level == 1
     }
 }
 

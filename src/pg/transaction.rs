@@ -1,41 +1,106 @@
 //! Transactions, commits and subtransactions inside one CALL.
 
+use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use crate::error::Error;
+use crate::pg::settings;
 use crate::pg::spi::Connection;
 use crate::pg::standby::Durability;
-use crate::pg::{postmaster, settings};
 
-/// Runs `work` with SPI and commits it; the next transaction has begun when this returns.
+/// A transaction that is open, with a connection to SPI.
+///
+/// Whatever needs one takes `&Tx`; what must not outlive it (rows, open tables) borrows from it.
+pub struct Tx {
+    /// A transaction belongs to the thread that PostgreSQL runs in.
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl Tx {
+    fn of_this_thread() -> Self {
+        Tx {
+            _of_this_thread: PhantomData,
+        }
+    }
+}
+
+/// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
 /// All that PostgreSQL allocated for `work` is freed. An error leaves the transaction to be rolled back by the
 /// error's way out of the CALL. Locks are let go before a synchronous standby is waited for. The session's
-/// `lock_timeout` does not count: the steps set their own.
+/// `lock_timeout` does not count: the steps set their own. For [`crate::run::driver`] alone.
 ///
 /// # Errors
 /// Those of `work`, and PostgreSQL's 57014 when the wait for a standby is cancelled.
-pub fn commit_after<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    transact(work)
-}
-
-/// [`commit_after`] for work that can end in more ways than an [`Error`].
-///
-/// # Errors
-/// Those of [`commit_after`].
-pub fn transact<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    postmaster::require_alive();
+pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     let connection = Connection::open_nonatomic();
     read_committed();
-    settings::wait_for_locks_without_limit();
-    let result = work()?;
-    let durability = Durability::local_first();
+    let tx = Tx::of_this_thread();
+    settings::wait_for_locks_without_limit(&tx);
+    let result = work(&tx)?;
+    let durability = Durability::local_first(&tx);
     connection.commit();
     durability.reach();
     Ok(result)
+}
+
+/// Runs `work` in the transaction of the statement that calls this extension, and commits nothing.
+#[cfg(any(test, feature = "pg_test"))]
+pub fn within_statement<T>(work: impl FnOnce(&Tx) -> T) -> T {
+    let _connection = Connection::open_nonatomic();
+    work(&Tx::of_this_thread())
+}
+
+/// Ends the transaction that has begun after a commit and done nothing, has PostgreSQL add what this backend has counted
+/// to its statistics, and begins the next transaction.
+///
+/// A backend does this by itself only between two statements. PostgreSQL adds at most once in a second.
+///
+/// # Safety
+/// The CALL is the statement that the client sent, not one of a function's, which would lose its SPI connection; it has
+/// none itself.
+unsafe fn report_statistics() {
+    // SAFETY: the caller says so. As in commands that commit by themselves (`vacuum` in `vacuum.c`), what belongs to
+    // the portal stays; its memory context is gone back to.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        pg_sys::CommitTransactionCommand();
+        pg_sys::pgstat_report_stat(false);
+        pg_sys::StartTransactionCommand();
+        pg_sys::MemoryContextSwitchTo(context);
+    }
+}
+
+/// Reports statistics if the procedure that runs is itself the statement that the client sent.
+pub fn report_statistics_within_call(procedure: pg_sys::Oid) {
+    // SAFETY: the portal that is active, if any, lives during the CALL. Its statement is a CALL of our procedure, so
+    // that no function with an SPI connection of its own is in between.
+    unsafe {
+        if is_statement_of_portal(procedure) {
+            report_statistics();
+        }
+    }
+}
+
+/// # Safety
+/// Called while a statement runs.
+unsafe fn is_statement_of_portal(procedure: pg_sys::Oid) -> bool {
+    // SAFETY: a portal's statements live as long as it does; each cast follows the check of the node's tag.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() || (*portal).stmts.is_null() || (*(*portal).stmts).length != 1 {
+            return false;
+        }
+        let planned: *mut pg_sys::PlannedStmt = (*(*(*portal).stmts).elements).ptr_value.cast();
+        let statement = (*planned).utilityStmt;
+        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_CallStmt {
+            return false;
+        }
+        let call = (*statement.cast::<pg_sys::CallStmt>()).funcexpr;
+        !call.is_null() && (*call).funcid == procedure
+    }
 }
 
 /// Batches look at each row anew after waiting for its lock, whatever the session's default isolation is.
@@ -51,11 +116,13 @@ fn read_committed() {
     }
 }
 
-/// The ID of the innermost (sub)transaction, or `None` while it has written nothing.
-pub fn current_id() -> Option<pg_sys::TransactionId> {
-    // SAFETY: reads the state of the transaction that surrounds every call of this extension.
-    let id = unsafe { pg_sys::GetCurrentTransactionIdIfAny() };
-    (id != pg_sys::TransactionId::INVALID).then_some(id)
+impl Tx {
+    /// The ID of the innermost (sub)transaction, or `None` while it has written nothing.
+    pub fn current_id(&self) -> Option<pg_sys::TransactionId> {
+        // SAFETY: reads the state of the transaction.
+        let id = unsafe { pg_sys::GetCurrentTransactionIdIfAny() };
+        (id != pg_sys::TransactionId::INVALID).then_some(id)
+    }
 }
 
 /// The next transaction ID that the server will give to anyone; it wraps around.
@@ -74,15 +141,66 @@ pub enum Attempt<T> {
     Locked(String),
 }
 
-/// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
-pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
-    const LOCK_FAILURES: &[PgSqlErrorCode] = &[
-        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-        PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
-    ];
-    match attempt_except(LOCK_FAILURES, work) {
-        Ok(result) => Attempt::Done(result),
-        Err(failure) => Attempt::Locked(failure.message),
+impl Tx {
+    /// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
+    pub fn attempt<T>(&self, work: impl FnOnce() -> T) -> Attempt<T> {
+        const LOCK_FAILURES: &[PgSqlErrorCode] = &[
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+        ];
+        match self.attempt_except(LOCK_FAILURES, work) {
+            Ok(result) => Attempt::Done(result),
+            Err(failure) => Attempt::Locked(failure.message),
+        }
+    }
+
+    /// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
+    /// goes on its way.
+    ///
+    /// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
+    /// (`exec_stmt_block` in `pl_exec.c`).
+    pub fn attempt_except<T>(
+        &self,
+        codes: &[PgSqlErrorCode],
+        work: impl FnOnce() -> T,
+    ) -> Result<T, Failure> {
+        // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
+        let (context, owner) =
+            unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+        // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
+        // surrounding abort when an error passes through.
+        unsafe {
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::MemoryContextSwitchTo(context);
+        }
+        let restore = || {
+            // SAFETY: both outlive the subtransaction.
+            unsafe {
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::CurrentResourceOwner = owner;
+            }
+        };
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            let result = work();
+            // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
+            unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+            restore();
+            Ok(result)
+        }))
+        .catch_others(|error| {
+            // Left open, it alone would be rolled back by the error, and not the transaction around it.
+            // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
+            unsafe {
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            }
+            restore();
+            match failure(&error) {
+                Some(failure) if codes.contains(&failure.code) => Err(failure),
+                _ => error.rethrow(),
+            }
+        })
+        .execute()
     }
 }
 
@@ -91,50 +209,6 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
 pub struct Failure {
     code: PgSqlErrorCode,
     message: String,
-}
-
-/// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
-/// goes on its way.
-///
-/// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
-/// (`exec_stmt_block` in `pl_exec.c`).
-pub fn attempt_except<T>(codes: &[PgSqlErrorCode], work: impl FnOnce() -> T) -> Result<T, Failure> {
-    // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
-    let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
-    // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
-    // surrounding abort when an error passes through.
-    unsafe {
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-    }
-    let restore = || {
-        // SAFETY: both outlive the subtransaction.
-        unsafe {
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::CurrentResourceOwner = owner;
-        }
-    };
-    PgTryBuilder::new(AssertUnwindSafe(|| {
-        let result = work();
-        // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
-        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
-        restore();
-        Ok(result)
-    }))
-    .catch_others(|error| {
-        // Left open, it alone would be rolled back by the error, and not the transaction around it.
-        // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
-        unsafe {
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
-        restore();
-        match failure(&error) {
-            Some(failure) if codes.contains(&failure.code) => Err(failure),
-            _ => error.rethrow(),
-        }
-    })
-    .execute()
 }
 
 fn failure(error: &CaughtError) -> Option<Failure> {

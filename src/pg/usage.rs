@@ -2,6 +2,8 @@
 
 use pgrx::{direct_function_call, pg_sys};
 
+use crate::pg::transaction::Tx;
+
 /// Bytes of WAL that this backend has written since it began.
 pub fn wal_bytes() -> u64 {
     // SAFETY: a counter of this backend alone.
@@ -9,13 +11,13 @@ pub fn wal_bytes() -> u64 {
 }
 
 /// Flushes all WAL that this transaction has written so far, as its commit would.
-pub fn flush_wal() {
+pub fn flush_wal(_tx: &Tx) {
     // SAFETY: the end of this backend's last WAL record; commits flush up to the same place.
     unsafe { pg_sys::XLogFlush(pg_sys::XactLastRecEnd) };
 }
 
 /// HOT updates of a table that this backend has counted and not yet reported; 0 while `track_counts` is off.
-pub fn hot_updates(table: pg_sys::Oid) -> i64 {
+pub fn hot_updates(_tx: &Tx, table: pg_sys::Oid) -> i64 {
     // SAFETY: a built-in function of one OID argument, called with one.
     let counted = unsafe {
         direct_function_call::<i64>(
@@ -50,7 +52,7 @@ pub fn pid() -> i32 {
     unsafe { pg_sys::MyProcPid }
 }
 
-/// Sleeps, but wakes for cancellation, termination and a reload of the configuration.
+/// Sleeps, but wakes for cancellation and termination.
 pub fn sleep(time: std::time::Duration) {
     sleep_for(time, pg_sys::PG_WAIT_EXTENSION);
 }
@@ -69,7 +71,6 @@ pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     super::transaction::check_for_interrupts();
-    super::settings::reload_if_asked();
 }
 
 /// Sleeps for all of that time, unless the CALL is cancelled.

@@ -2,9 +2,12 @@
 
 use std::ffi::{CStr, CString};
 
+use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 
-use crate::error::Error;
+use crate::pg::settings::Temporarily;
+use crate::pg::spi;
+use crate::pg::transaction::Tx;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub struct Layout {
 
 impl ColumnType {
     /// How its values are laid out.
-    pub fn layout(self) -> Layout {
+    pub fn layout(self, _tx: &Tx) -> Layout {
         let (mut length, mut by_value, mut align) = (0, false, 0);
         // SAFETY: the out-parameters are valid; the type exists, being a column's.
         unsafe { pg_sys::get_typlenbyvalalign(self.oid, &mut length, &mut by_value, &mut align) };
@@ -45,7 +48,7 @@ impl ColumnType {
     }
 
     /// Its name as SQL writes it, such as `character varying(20)`.
-    pub fn name(self) -> String {
+    pub fn name(self, _tx: &Tx) -> String {
         // SAFETY: returns a NUL-terminated string for any OID.
         unsafe {
             CStr::from_ptr(pg_sys::format_type_with_typemod(self.oid, self.modifier))
@@ -57,7 +60,7 @@ impl ColumnType {
 
 impl ColumnType {
     /// Its name, with its schema wherever the search path could decide.
-    pub fn qualified_name(self) -> String {
+    pub fn qualified_name(self, _tx: &Tx) -> String {
         let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
         // SAFETY: returns a NUL-terminated string for any OID.
         unsafe {
@@ -72,19 +75,19 @@ impl ColumnType {
     }
 
     /// Whether its values are rows, of which `IS NULL` asks something else than NOT NULL does.
-    pub fn is_row(self) -> bool {
+    pub fn is_row(self, _tx: &Tx) -> bool {
         // SAFETY: looks the type up by its OID.
         unsafe { pg_sys::type_is_rowtype(self.oid) }
     }
 
     /// Whether it is a domain with a CHECK or NOT NULL, its own or one of the domains it is made from.
-    pub fn has_domain_constraints(self) -> bool {
+    pub fn has_domain_constraints(self, _tx: &Tx) -> bool {
         // SAFETY: looks the type up by its OID.
         unsafe { pg_sys::DomainHasConstraints(self.oid) }
     }
 
     /// Whether the type, a domain then, brings a default that may differ from row to row.
-    pub fn default_is_volatile(self) -> bool {
+    pub fn default_is_volatile(self, _tx: &Tx) -> bool {
         // SAFETY: the default is an expression tree in the current memory context, or null.
         unsafe {
             let default = pg_sys::get_typdefault(self.oid);
@@ -96,8 +99,8 @@ impl ColumnType {
 /// There is no assignment cast from this type to the column's.
 #[derive(Debug, Clone, Copy)]
 pub struct NoCast {
-    /// OID of the value's type.
-    pub from: pg_sys::Oid,
+    /// The value's type.
+    pub from: ColumnType,
 }
 
 /// A value that is not NULL, kept in memory of its own, so that it outlives every transaction.
@@ -110,18 +113,35 @@ pub struct Constant {
     bytes: usize,
 }
 
-impl NoCast {
-    /// The error for a value of that type, given for a column.
-    pub fn error(self, column: &str, column_type: ColumnType) -> Error {
-        let from = ColumnType {
-            oid: self.from,
-            modifier: -1,
-        };
-        Error::ValueType {
-            column: column.into(),
-            column_type: column_type.name(),
-            value_type: from.name(),
+/// A value that is not NULL as a caller gave it, with its type. It lives as long as the CALL.
+#[derive(Clone, Copy)]
+pub struct Given {
+    datum: pg_sys::Datum,
+    oid: pg_sys::Oid,
+}
+
+impl Given {
+    /// # Safety
+    /// The datum is a value of the type with this OID.
+    pub unsafe fn new(datum: pg_sys::Datum, oid: pg_sys::Oid) -> Self {
+        Given { datum, oid }
+    }
+
+    /// As `T`, which must be its type.
+    pub fn get<T: FromDatum + IntoDatum>(&self) -> Option<T> {
+        spi::require_type::<T>(self.oid);
+        // SAFETY: the value has that type, or one with the same values.
+        unsafe { T::from_datum(self.datum, false) }
+    }
+
+    /// The text of a `name`.
+    pub fn name(&self) -> Option<String> {
+        if self.oid != pg_sys::NAMEOID {
+            return None;
         }
+        // SAFETY: a name is NUL-terminated.
+        let name = unsafe { CStr::from_ptr(self.datum.cast_mut_ptr()) };
+        Some(name.to_string_lossy().into_owned())
     }
 }
 
@@ -130,7 +150,7 @@ impl Constant {
     ///
     /// # Errors
     /// PostgreSQL's own, such as 22P02 or 22001. `None` if the type makes NULL of the text.
-    pub fn from_text(text: &str, column_type: ColumnType) -> Option<Self> {
+    pub fn from_text(tx: &Tx, text: &str, column_type: ColumnType) -> Option<Self> {
         let text = CString::new(text).ok()?;
         let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         // SAFETY: the out-parameters are valid and the text is NUL-terminated and may be written to by the function.
@@ -138,7 +158,7 @@ impl Constant {
             pg_sys::getTypeInputInfo(column_type.oid, &mut input, &mut parameter);
             let text = pg_sys::pstrdup(text.as_ptr());
             let datum = pg_sys::OidInputFunctionCall(input, text, parameter, column_type.modifier);
-            Some(Self::copy(datum, column_type))
+            Some(Self::copy(tx, datum, column_type))
         }
     }
 
@@ -149,24 +169,25 @@ impl Constant {
     /// # Errors
     /// [`NoCast`], and PostgreSQL's own for a value that does not fit, such as 22003, 22001 or 23514.
     pub fn from_value(
-        datum: pg_sys::Datum,
-        from: pg_sys::Oid,
+        tx: &Tx,
+        given: Given,
         column_type: ColumnType,
     ) -> Result<Option<Self>, NoCast> {
+        let from = given.oid;
         // SAFETY: the datum is of type `from`; the nodes live in the current memory context, and the executor state
         // is freed after its result has been copied.
         unsafe {
-            let layout = ColumnType {
+            let value_type = ColumnType {
                 oid: from,
                 modifier: -1,
-            }
-            .layout();
+            };
+            let layout = value_type.layout(tx);
             let literal = pg_sys::makeConst(
                 from,
                 -1,
                 pg_sys::get_typcollation(from),
                 layout.length.into(),
-                datum,
+                given.datum,
                 false,
                 layout.by_value,
             );
@@ -181,14 +202,14 @@ impl Constant {
                 -1,
             );
             if expression.is_null() {
-                return Err(NoCast { from });
+                return Err(NoCast { from: value_type });
             }
             let executor = pg_sys::CreateExecutorState();
             let state = pg_sys::ExecPrepareExpr(expression.cast(), executor);
             let context = pg_sys::MakePerTupleExprContext(executor);
             let mut null = true;
             let result = pg_sys::ExecEvalExpr(state, context, &mut null);
-            let constant = (!null).then(|| Self::copy(result, column_type));
+            let constant = (!null).then(|| Self::copy(tx, result, column_type));
             pg_sys::FreeExecutorState(executor);
             Ok(constant)
         }
@@ -196,8 +217,8 @@ impl Constant {
 
     /// # Safety
     /// `datum` is a value of the column's type that is not NULL.
-    unsafe fn copy(datum: pg_sys::Datum, column_type: ColumnType) -> Self {
-        let layout = column_type.layout();
+    unsafe fn copy(tx: &Tx, datum: pg_sys::Datum, column_type: ColumnType) -> Self {
+        let layout = column_type.layout(tx);
         if layout.by_value {
             return Constant {
                 column_type,
@@ -235,11 +256,6 @@ impl Constant {
         self.column_type
     }
 
-    /// The OID of its type.
-    pub fn type_oid(&self) -> pg_sys::Oid {
-        self.column_type.oid
-    }
-
     /// The value, for PostgreSQL to read while `self` lives.
     pub fn datum(&self) -> pg_sys::Datum {
         self.by_value
@@ -247,9 +263,9 @@ impl Constant {
     }
 
     /// Bytes it takes in a row, alignment not included; a short varlena has a header of one byte.
-    pub fn stored_bytes(&self) -> usize {
+    pub fn stored_bytes(&self, tx: &Tx) -> usize {
         const LONGEST_SHORT: usize = 126 + 4 - 1;
-        let is_varlena = self.column_type.layout().length == -1;
+        let is_varlena = self.column_type.layout(tx).length == -1;
         if is_varlena && self.bytes <= LONGEST_SHORT {
             self.bytes - 3
         } else {
@@ -258,8 +274,8 @@ impl Constant {
     }
 
     /// The value as its type writes it, whatever the session's settings are.
-    pub fn to_text(&self) -> String {
-        let _settings = crate::pg::settings::Temporarily::portable_output();
+    pub fn to_text(&self, tx: &Tx) -> String {
+        let _settings = Temporarily::portable_output(tx);
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
         // SAFETY: the out-parameters are valid; the value is of the type that the function belongs to.
         unsafe {

@@ -53,7 +53,7 @@ fn starts_over_when_the_table_is_rewritten() -> Result<()> {
     assert_eq!(saying(&notices, "was rewritten").len(), 1, "{notices:#?}");
     all_filled(&db, "t", ROWS)?;
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         ROWS
     );
     Ok(())
@@ -72,7 +72,7 @@ fn starts_over_when_the_table_was_rewritten_between_two_runs() -> Result<()> {
     assert_eq!(saying(&notices, "was rewritten").len(), 1, "{notices:#?}");
     all_filled(&db, "t", ROWS)?;
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         ROWS
     );
     Ok(())
@@ -206,7 +206,7 @@ fn fills_a_partition_that_is_attached_meanwhile() -> Result<()> {
     run.end()?.succeeded()?;
     all_filled(&db, "p", ROWS + 700)?;
     assert_eq!(
-        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_part")?,
         ROWS + 700
     );
     Ok(())

@@ -23,7 +23,7 @@ fn fill(db: &Database) -> Result<Vec<Notice>> {
         0
     );
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         40000
     );
     Ok(notices)

@@ -239,7 +239,7 @@ fn objects_made_before_the_extension_are_not_used_by_it() -> Result<()> {
     // Finished, and stopped half-way.
     read(&mut superuser)?;
     superuser.batch_execute(
-        "UPDATE public.safe_backfill_job SET state = 'running', next_block = 1, end_block = 3",
+        "UPDATE public.safe_backfill_part SET state = 'running', next_block = 1, end_block = 3",
     )?;
     read(&mut superuser)?;
     let other = format!("{}_other", db.name());

@@ -55,7 +55,7 @@ fn all_filled(db: &Database) -> Result<()> {
 /// The rows of the only job, wherever its table is.
 fn recorded(db: &Database, schema: &str) -> Result<i64> {
     db.value(&format!(
-        "SELECT rows_filled FROM {schema}.safe_backfill_job"
+        "SELECT rows_filled FROM {schema}.safe_backfill_part"
     ))
 }
 

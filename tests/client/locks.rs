@@ -55,7 +55,7 @@ fn gives_up_on(lock: &str, held: i64) -> Result<()> {
     assert_eq!(db.value::<i32>("SELECT n FROM t WHERE id = 2500")?, 1);
     assert_eq!(
         db.value::<String>(
-            "SELECT format('%s jobs, %s rows', count(*), sum(rows_filled)) FROM safe_backfill_job
+            "SELECT format('%s jobs, %s rows', count(*), sum(rows_filled)) FROM safe_backfill_part
              WHERE table_name::text = 't'"
         )?,
         "1 jobs, 5000 rows"

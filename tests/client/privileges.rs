@@ -197,8 +197,8 @@ fn jobs_are_seen_by_those_who_may_read_the_table_and_written_by_nobody() -> Resu
     for role in [&roles.owner, other] {
         let mut client = db.connect_as(role)?;
         for statement in [
-            "UPDATE safe_backfill_job SET next_block = 0",
-            "DELETE FROM safe_backfill_job",
+            "UPDATE safe_backfill_part SET next_block = 0",
+            "DELETE FROM safe_backfill_part",
             "TRUNCATE safe_backfill_job",
             "INSERT INTO safe_backfill_job SELECT * FROM safe_backfill_job",
             "SELECT FROM safe_backfill_job FOR UPDATE",
@@ -290,7 +290,7 @@ fn a_hostile_search_path_changes_nothing() -> Result<()> {
     );
     assert_eq!(db.value::<i64>("SELECT count(*) FROM evil.seen")?, 0);
     assert_eq!(
-        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM public.safe_backfill_job")?,
+        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM public.safe_backfill_part")?,
         2000
     );
     Ok(())

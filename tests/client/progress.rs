@@ -129,10 +129,10 @@ fn a_running_call_follows_the_configuration() -> Result<()> {
     run.wait_for_rows("t", 300)?;
     let rows_per_batch = |wait: &str| -> Result<f64> {
         let mut client = db.connect()?;
-        let query = "SELECT rows_filled, batches FROM safe_backfill_job";
+        let query = "SELECT rows_filled, batches FROM safe_backfill_part";
         let before = client.query_one(query, &[])?;
         db.wait_until(&format!(
-            "SELECT rows_filled > {} + 500 FROM safe_backfill_job{wait}",
+            "SELECT rows_filled > {} + 500 FROM safe_backfill_part{wait}",
             before.get::<_, i64>(0)
         ))?;
         let after = client.query_one(query, &[])?;
@@ -203,10 +203,10 @@ fn memory_does_not_grow_with_the_number_of_batches() -> Result<()> {
     let run = db.start("CALL safe_backfill_using('t', 'c', 'repeat(''x'', 20)', 20)")?;
     run.wait_for_rows("t", 20000)?;
     let before = memory(run.pid)?;
-    db.wait_until("SELECT rows_filled > 140000 FROM safe_backfill_job")?;
+    db.wait_until("SELECT rows_filled > 140000 FROM safe_backfill_part")?;
     let after = memory(run.pid)?;
     run.end()?.succeeded()?;
-    let batches: i64 = db.value("SELECT batches FROM safe_backfill_job")?;
+    let batches: i64 = db.value("SELECT batches FROM safe_backfill_part")?;
     ensure!(batches >= 7500, "{batches} batches");
     ensure!(after - before < 2048, "from {before} kB to {after} kB");
     Ok(())

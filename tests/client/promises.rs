@@ -27,7 +27,7 @@ fn fills_every_null_and_keeps_every_value() -> Result<()> {
     );
     let rows = 20000 - 20000 / 3;
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         rows
     );
     assert_eq!(
@@ -120,7 +120,7 @@ fn commits_every_batch_and_keeps_to_the_batch_size() -> Result<()> {
     let (filled, batches): (i64, i64) = {
         let row = db
             .connect()?
-            .query_one("SELECT rows_filled, batches FROM safe_backfill_job", &[])?;
+            .query_one("SELECT rows_filled, batches FROM safe_backfill_part", &[])?;
         (row.get(0), row.get(1))
     };
     assert_eq!(filled, 1500);

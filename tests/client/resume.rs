@@ -32,7 +32,7 @@ fn table(db: &Database) -> Result<()> {
 
 fn run_to_second_window(db: &Database) -> Result<Run> {
     let run = db.start_after("SET test.pause = 0.001", CALL)?;
-    db.wait_until("SELECT coalesce(max(next_block), 0) > 0 FROM safe_backfill_job")?;
+    db.wait_until("SELECT coalesce(max(next_block), 0) > 0 FROM safe_backfill_part")?;
     Ok(run)
 }
 
@@ -45,7 +45,7 @@ struct Stored {
 
 fn stored(db: &Database) -> Result<Stored> {
     let row = db.connect()?.query_one(
-        "SELECT job_id, rows_filled, next_block FROM safe_backfill_job",
+        "SELECT job_id, rows_filled, next_block FROM safe_backfill_part",
         &[],
     )?;
     Ok(Stored {
@@ -193,7 +193,7 @@ fn another_value_is_another_job() -> Result<()> {
     run.wait_for_rows("t", 100)?;
     run.cancel()?;
     run.end()?.failed_with("57014")?;
-    let first = db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?;
+    let first = db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?;
     let notices = db
         .call("CALL safe_backfill('t', 'c', 2, 50)")?
         .succeeded()?;

@@ -52,7 +52,7 @@ fn a_trigger_that_undoes_everything_is_reported() -> Result<()> {
     );
     assert_eq!(state(&db)?, "incomplete");
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         0
     );
     Ok(())
@@ -71,7 +71,7 @@ fn a_trigger_that_undoes_some_rows_keeps_no_others_back() -> Result<()> {
     assert_eq!(counted(&notices)?, 100);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?, 9900);
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         9900
     );
     Ok(())
@@ -89,7 +89,7 @@ fn a_trigger_that_skips_rows_is_reported() -> Result<()> {
     assert_eq!(counted(&notices)?, 100);
     assert_eq!(state(&db)?, "incomplete");
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         9900
     );
     let hint = only(&notices, "WARNING")?.hint.clone().unwrap_or_default();
@@ -145,7 +145,7 @@ fn an_insert_storm_does_not_keep_a_run_going() -> Result<()> {
         0
     );
     assert_eq!(
-        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_part")?,
         20000 + inserted as i64
     );
     Ok(())

@@ -374,7 +374,7 @@ fn remote_apply_is_about_as_fast_as_on() -> Result<()> {
             assert_eq!(filled_on(&standby)?, 2000);
         }
         let batches: i64 =
-            db.value("SELECT batches FROM safe_backfill_job ORDER BY job_id DESC LIMIT 1")?;
+            db.value("SELECT batches FROM safe_backfill_part ORDER BY job_id DESC LIMIT 1")?;
         ensure!(batches >= 20, "{batches} batches");
     }
     // One such wait for all of them would be seen, let alone one for each.

@@ -38,7 +38,7 @@ fn fills_in(
     assert_eq!(client.query_one(&different, &[])?.get::<_, i64>(0), 0);
     let after: String = client.query_one(&others, &[])?.get(0);
     assert_eq!(before, after, "other columns have changed");
-    let stored = "SELECT sum(rows_filled)::bigint FROM safe_backfill_job";
+    let stored = "SELECT sum(rows_filled)::bigint FROM safe_backfill_part";
     assert_eq!(client.query_one(stored, &[])?.get::<_, i64>(0), rows);
     Ok(())
 }

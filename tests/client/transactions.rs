@@ -27,7 +27,7 @@ fn nothing_done(db: &Database) -> Result<()> {
 fn all_done(db: &Database, ended: Ended) -> Result<()> {
     ended.succeeded()?;
     assert_eq!(db.value::<i64>("SELECT count(c) FROM t")?, 10000);
-    let batches: i64 = db.value("SELECT batches FROM safe_backfill_job")?;
+    let batches: i64 = db.value("SELECT batches FROM safe_backfill_part")?;
     ensure!(batches >= 100, "{batches} batches only");
     Ok(())
 }
@@ -154,7 +154,7 @@ fn all_done_late(db: &Database, ended: Ended) -> Result<()> {
     ended.succeeded()?;
     assert_eq!(db.value::<i64>("SELECT count(c) FROM t")?, 10000);
     assert_eq!(
-        db.value::<i64>("SELECT rows_filled FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
         10000
     );
     Ok(())

@@ -60,7 +60,7 @@ fn a_resumed_run_looks_at_finished_partitions_too() -> Result<()> {
         1
     );
     assert_eq!(
-        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_job")?,
+        db.value::<i64>("SELECT sum(rows_filled)::bigint FROM safe_backfill_part")?,
         1501
     );
     Ok(())

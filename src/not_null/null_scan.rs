@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::catalog::relation::Relation;
 use crate::error::Error;
-use crate::pg::settings::set_local_lock_timeout;
-use crate::pg::spi::{self, quote};
-use crate::pg::transaction::{Attempt, attempt, check_for_interrupts, commit_after};
-use crate::relation::Relation;
+use crate::pg::spi::quote;
+use crate::pg::transaction::{Attempt, Tx, check_for_interrupts};
+use crate::run::driver::Driver;
 use crate::settings;
 
 /// Blocks that are read at a time.
@@ -37,10 +37,15 @@ pub struct Found {
 ///
 /// # Errors
 /// PostgreSQL's own.
-pub fn scan(table: &Relation, column: &str, found: &mut Found) -> Result<(), Error> {
+pub fn scan(
+    driver: &Driver,
+    table: &Relation,
+    column: &str,
+    found: &mut Found,
+) -> Result<(), Error> {
     let began = Instant::now();
     let before = found.time;
-    let Some(blocks) = unless_locked(|| table.blocks())? else {
+    let Some(blocks) = unless_locked(driver, |tx| table.blocks(tx))? else {
         found.maybe_more = true;
         return Ok(());
     };
@@ -49,7 +54,7 @@ pub fn scan(table: &Relation, column: &str, found: &mut Found) -> Result<(), Err
         let enough = found.nulls >= ENOUGH || found.time >= PATIENCE;
         let nulls = match enough {
             true => None,
-            false => unless_locked(|| count(table, column, &stretch))?,
+            false => unless_locked(driver, |tx| count(tx, table, column, &stretch))?,
         };
         let Some(nulls) = nulls else {
             found.maybe_more = true;
@@ -63,10 +68,10 @@ pub fn scan(table: &Relation, column: &str, found: &mut Found) -> Result<(), Err
 }
 
 /// `None` if a lock was not to be had within the lock timeout.
-fn unless_locked<T>(work: impl FnOnce() -> T) -> Result<Option<T>, Error> {
-    commit_after(|| {
-        set_local_lock_timeout(settings::lock_timeout());
-        Ok(match attempt(work) {
+fn unless_locked<T>(driver: &Driver, work: impl FnOnce(&Tx) -> T) -> Result<Option<T>, Error> {
+    driver.transaction(|tx| {
+        tx.set_lock_timeout(settings::lock_timeout());
+        Ok(match tx.attempt(|| work(tx)) {
             Attempt::Done(result) => Some(result),
             Attempt::Locked(_) => None,
         })
@@ -84,7 +89,7 @@ fn stretches(blocks: u32) -> impl Iterator<Item = Range<u32>> {
 /// The name of the column stands alone: after a dot, PostgreSQL would take it for a function if the column is gone.
 ///
 /// `IS NOT DISTINCT FROM NULL` is what NOT NULL means also for composite types, of which `IS NULL` asks something else.
-fn count(table: &Relation, column: &str, blocks: &Range<u32>) -> u64 {
+fn count(tx: &Tx, table: &Relation, column: &str, blocks: &Range<u32>) -> u64 {
     let sql = format!(
         "SELECT pg_catalog.count(*) FROM ONLY {} AS t \
          WHERE t.ctid OPERATOR(pg_catalog.>=) '({},0)' AND t.ctid OPERATOR(pg_catalog.<) '({},0)' \
@@ -94,7 +99,7 @@ fn count(table: &Relation, column: &str, blocks: &Range<u32>) -> u64 {
         blocks.end,
         quote(column)
     );
-    let rows = spi::execute(&sql, &[]);
+    let rows = tx.execute(&sql, &[]);
     let count: Option<i64> = rows.first().and_then(|row| row.get(1));
     count.unwrap_or(0).unsigned_abs()
 }

@@ -4,36 +4,18 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use planner::pace::Pace;
-use planner::page::Growth;
+use planner::page::Page;
 use planner::window::{Tid, Window};
 use planner::yielding::Yielding;
 
-use crate::filling::Filling;
-use crate::job::Progress;
-use crate::pg::heap::{Column, Table};
-use crate::pg::transaction::{self, Attempt};
-use crate::pg::{settings, usage};
-use crate::statements::{Busy, LeafStatements, Updated};
+use crate::fill::leaf_table::LeafContext;
+use crate::fill::statements::{Busy, Updated};
+use crate::job::part::Counts;
+use crate::pg::transaction::{self, Attempt, Tx};
+use crate::pg::usage;
 
-/// What a batch needs to know of the table it works on, for the length of its transaction.
-pub struct Ground<'a> {
-    /// The table, open and locked for UPDATE.
-    pub table: &'a Table,
-    /// Its OID.
-    pub oid: pg_sys::Oid,
-    /// The column to be filled.
-    pub column: &'a Column,
-    /// By how much a row grows.
-    pub growth: Growth,
-    /// An update of the column needs the row's key lock.
-    pub key: bool,
-    /// How statements of several rows treat those that others hold.
-    pub busy: Busy,
-    /// The statements for it.
-    pub statements: &'a LeafStatements,
-    /// What goes into the column.
-    pub filling: &'a Filling,
-}
+/// How long pages may be read in search of rows while no row is locked.
+const READING_TIME: Duration = Duration::from_millis(250);
 
 /// Limits of one batch.
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +32,9 @@ pub struct Limits {
 
 /// What became of a batch.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Filled {
     /// To be added to the job.
-    pub progress: Progress,
+    pub counts: Counts,
     /// Rows that were written and are NULL still.
     pub refused: u64,
     /// The window has no more rows for this pass.
@@ -74,11 +56,11 @@ struct Written {
     id: Option<pg_sys::TransactionId>,
 }
 
-impl Outcome {
+impl Filled {
     fn add(&mut self, written: Written) {
-        self.progress.rows += written.updated.filled;
-        self.progress.hot += written.hot.min(written.updated.filled);
-        self.progress.batches = u64::from(self.progress.rows > 0);
+        self.counts.rows += written.updated.filled;
+        self.counts.hot += written.hot.min(written.updated.filled);
+        self.counts.batches = u64::from(self.counts.rows > 0);
         self.refused += written.updated.refused;
         self.id = written.id.or(self.id);
     }
@@ -89,48 +71,48 @@ impl Outcome {
 /// Each statement runs in a subtransaction: one that meets
 /// a lock is undone alone, and ends the batch, so that what it holds is let go at once.
 pub fn fill(
-    ground: &Ground<'_>,
+    context: &LeafContext<'_>,
     window: &mut Window,
     pace: &mut Pace,
     yielding: &mut Yielding,
     limits: Limits,
-) -> Outcome {
+) -> Filled {
     let began = Instant::now();
     let wal = usage::wal_bytes();
     yielding.committed(wal);
     let first_id = transaction::next_id();
     let mut own_ids = 0;
-    let mut outcome = Outcome::default();
+    let mut filled = Filled::default();
     let mut done = 0;
     while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
         // While rows are locked, the search for more of them has to end in time as well.
-        let deadline = (done > 0).then(|| began + limits.time);
-        let pass_ended = choose(ground, window, rows, deadline);
+        let time = if done > 0 { limits.time } else { READING_TIME };
+        let pass_ended = context.choose(window, rows, began + time);
         let tids = window.next_rows(rows);
         if tids.is_empty() {
-            outcome.pass_ended = pass_ended;
+            filled.pass_ended = pass_ended;
             break;
         }
         let statement_began = Instant::now();
-        let busy = match outcome.slow {
+        let busy = match filled.slow {
             true => Busy::Skipped,
-            false => ground.busy,
+            false => context.busy,
         };
-        match attempt_update(ground, &tids, busy, limits.lock) {
+        match attempt_update(context, &tids, busy, limits.lock) {
             Attempt::Done(written) => {
                 let spent = statement_began.elapsed();
                 window.tried(&tids);
-                outcome.add(written);
-                outcome.slow |= tids.len() > 1 && spent > limits.slow;
+                filled.add(written);
+                filled.slow |= tids.len() > 1 && spent > limits.slow;
                 own_ids += u32::from(written.id.is_some());
                 done += tids.len();
                 pace.learn(tids.len(), spent, limits.time);
-                yield_to_others(yielding, spent);
+                yield_to_others(context.tx, yielding, spent);
             }
             Attempt::Locked(message) => {
                 window.undone(&tids);
                 pace.stumbled();
-                outcome.locked = Some(message);
+                filled.locked = Some(message);
                 break;
             }
         }
@@ -138,15 +120,15 @@ pub fn fill(
     // Each statement that wrote has an ID of its own, and so has the batch around them.
     let all_ids = transaction::next_id().wrapping_sub(first_id);
     yielding.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
-    outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
-    outcome
+    filled.counts.wal = usage::wal_bytes().saturating_sub(wal);
+    filled
 }
 
 /// Lets the others have the disk and the processors, if there are any.
-fn yield_to_others(yielding: &mut Yielding, spent: Duration) {
+fn yield_to_others(tx: &Tx, yielding: &mut Yielding, spent: Duration) {
     let (wal, began) = (usage::wal_bytes(), Instant::now());
     if yielding.flush_is_due(wal, began) {
-        usage::flush_wal();
+        usage::flush_wal(tx);
         yielding.flushed(wal, Instant::now(), began.elapsed());
     }
     // Too short for the latch, which counts in milliseconds.
@@ -154,17 +136,17 @@ fn yield_to_others(yielding: &mut Yielding, spent: Duration) {
 }
 
 /// Fills one row, waiting for whoever holds it; nothing else is locked meanwhile.
-pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcome> {
+pub fn fill_one(context: &LeafContext<'_>, tid: Tid, lock: Duration) -> Attempt<Filled> {
     let wal = usage::wal_bytes();
-    match attempt_update(ground, &[tid], Busy::Awaited, lock) {
+    match attempt_update(context, &[tid], Busy::Awaited, lock) {
         Attempt::Done(written) => {
-            let mut outcome = Outcome {
+            let mut filled = Filled {
                 pass_ended: true,
-                ..Outcome::default()
+                ..Filled::default()
             };
-            outcome.add(written);
-            outcome.progress.wal = usage::wal_bytes().saturating_sub(wal);
-            Attempt::Done(outcome)
+            filled.add(written);
+            filled.counts.wal = usage::wal_bytes().saturating_sub(wal);
+            Attempt::Done(filled)
         }
         Attempt::Locked(message) => Attempt::Locked(message),
     }
@@ -172,36 +154,53 @@ pub fn fill_one(ground: &Ground<'_>, tid: Tid, lock: Duration) -> Attempt<Outcom
 
 /// Runs one UPDATE in a subtransaction, waiting this long for each lock.
 fn attempt_update(
-    ground: &Ground<'_>,
+    context: &LeafContext<'_>,
     tids: &[Tid],
     busy: Busy,
     lock: Duration,
 ) -> Attempt<Written> {
-    settings::set_local_lock_timeout(lock);
-    ground.statements.check_at_once();
-    transaction::attempt(|| {
-        let hot = usage::hot_updates(ground.oid);
-        let updated = ground.statements.update(tids, ground.filling, busy);
+    let (tx, oid) = (context.tx, context.table.oid());
+    tx.set_lock_timeout(lock);
+    context.statements.check_at_once(tx);
+    tx.attempt(|| {
+        let hot = usage::hot_updates(tx, oid);
+        let updated = context.statements.update(tx, tids, busy);
         Written {
             updated,
-            hot: (usage::hot_updates(ground.oid) - hot).max(0).unsigned_abs(),
-            id: transaction::current_id(),
+            hot: (usage::hot_updates(tx, oid) - hot).max(0).unsigned_abs(),
+            id: tx.current_id(),
         }
     })
 }
 
-/// Reads pages of the window until at least `rows` rows are chosen, the pass ends (then it returns `true`) or the
-/// deadline is over.
-fn choose(
-    ground: &Ground<'_>,
+impl LeafContext<'_> {
+    /// Reads pages of the window, pruning them, until at least `rows` rows are chosen, the pass ends (then it returns
+    /// `true`) or the deadline is over.
+    fn choose(&self, window: &mut Window, rows: usize, deadline: Instant) -> bool {
+        read_pages(self.table.blocks(), window, rows, deadline, |block| {
+            let (column, growth) = (self.column, self.growth);
+            self.table.read(block, column, growth, self.key, self.ring)
+        })
+    }
+
+    /// Reads pages of the window as [`LeafContext::choose`] does, but writes nothing, and takes rows that others hold too.
+    pub fn look(&self, window: &mut Window, rows: usize, deadline: Instant) -> bool {
+        read_pages(self.table.blocks(), window, rows, deadline, |block| {
+            self.table.look(block, self.column, self.ring)
+        })
+    }
+}
+
+fn read_pages(
+    blocks: u32,
     window: &mut Window,
     rows: usize,
-    deadline: Option<Instant>,
+    deadline: Instant,
+    read: impl Fn(u32) -> Page,
 ) -> bool {
-    let blocks = ground.table.blocks();
     while window.queued() < rows {
         transaction::check_for_interrupts();
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if Instant::now() >= deadline {
             return false;
         }
         let Some(block) = window.next_block() else {
@@ -209,10 +208,7 @@ fn choose(
         };
         // VACUUM may have cut the end of the table off since the window was made.
         if block < blocks {
-            let page = ground
-                .table
-                .read(block, ground.column, ground.growth, ground.key);
-            window.choose(block, page);
+            window.choose(block, read(block));
         }
     }
     false

@@ -2,10 +2,13 @@
 
 use pgrx::pg_sys;
 
+use crate::catalog::attribute::Attribute;
+use crate::catalog::relation::Relation;
+use crate::catalog::tree;
 use crate::error::Error;
-use crate::pg::spi::{self, Row, argument};
+use crate::pg::spi::quote;
+use crate::pg::transaction::Tx;
 use crate::pg::value::ColumnType;
-use crate::relation::{Relation, tree, tree_oids};
 
 /// A table and one of its columns, found fit to be filled by the current user.
 #[derive(Debug, Clone)]
@@ -22,8 +25,8 @@ pub struct Target {
     pub number: i16,
     /// The type of the column.
     pub column_type: ColumnType,
-    /// New rows get NULL unless they say otherwise.
-    pub defaults_to_null: bool,
+    /// The column has a default; without one, new rows get NULL unless they say otherwise.
+    pub has_default: bool,
     /// The column is NOT NULL already, and that is known of every row.
     pub is_not_null: bool,
     /// The tables that have rows: the table itself, its partitions, its children.
@@ -33,12 +36,9 @@ pub struct Target {
 const FACTS: &str = "
     SELECT has_table_privilege(c.oid, 'SELECT') AND has_column_privilege(c.oid, a.attnum, 'UPDATE'),
            row_security_active(c.oid),
-           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
-           a.attnum, a.atttypid, a.atttypmod, a.attgenerated::text, a.attidentity::text,
-           a.attnotnull, a.atthasdef OR t.typdefault IS NOT NULL
+           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D')
     FROM pg_class c
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::name AND NOT a.attisdropped
-    LEFT JOIN pg_type t ON t.oid = a.atttypid
     WHERE c.oid = $1";
 
 const IN_PARTITION_KEY: &str = "
@@ -52,10 +52,6 @@ const IN_PARTITION_KEY: &str = "
                         WHERE d.classid = 'pg_class'::regclass
                         AND d.objid = p.partrelid AND d.objsubid = a.attnum
                         AND d.refclassid = d.classid AND d.refobjid = p.partrelid AND d.refobjsubid = 0)))";
-
-const NOT_NULL_IS_VALID: &str = "
-    SELECT NOT EXISTS (SELECT FROM pg_constraint
-                       WHERE conrelid = $1 AND contype = 'n' AND NOT convalidated AND $2 = ANY (conkey))";
 
 /// Statement-level UPDATE triggers that would fire for the column, on tables that have others below them.
 ///
@@ -82,19 +78,10 @@ struct Facts {
     update_rule: bool,
 }
 
-struct Attribute {
-    number: i16,
-    column_type: ColumnType,
-    generated: bool,
-    identity: bool,
-    not_null: bool,
-    has_default: bool,
-}
-
 impl Facts {
-    fn look_up(table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
-        let relation = Relation::look_up(table)?;
-        let rows = spi::catalog(FACTS, &[argument(table), argument(column)]);
+    fn look_up(tx: &Tx, table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
+        let relation = Relation::look_up(tx, table)?;
+        let rows = tx.catalog(FACTS, &[&table, &column]);
         let row = rows.first().ok_or(Error::NoTable {
             oid: table.to_u32(),
         })?;
@@ -104,7 +91,7 @@ impl Facts {
             permitted: truth(1),
             row_security: truth(2),
             update_rule: truth(3),
-            attribute: Attribute::from_row(row),
+            attribute: Attribute::find(tx, table, column),
         })
     }
 
@@ -117,7 +104,7 @@ impl Facts {
             table: table(),
             column: column.into(),
         })?;
-        attribute.require_fillable(&self.relation.name, column)?;
+        self.require_not_computed(attribute, column)?;
         match () {
             () if !self.permitted => Err(Error::Permission {
                 table: table(),
@@ -140,45 +127,21 @@ impl Facts {
             _ => Ok(()),
         }
     }
-}
 
-impl Attribute {
-    fn from_row(row: Row<'_>) -> Option<Self> {
-        let flag = |number| {
-            row.get::<String>(number)
-                .is_some_and(|text| !text.is_empty())
-        };
-        Some(Attribute {
-            number: row.get(4)?,
-            column_type: ColumnType {
-                oid: row.get(5)?,
-                modifier: row.get(6)?,
-            },
-            generated: flag(7),
-            identity: flag(8),
-            not_null: row.get(9)?,
-            has_default: row.get(10)?,
-        })
-    }
-
-    /// Whether no row of `table` alone can be NULL in it; since PostgreSQL 18 a NOT NULL can be not valid yet.
-    fn is_not_null(&self, table: pg_sys::Oid) -> bool {
-        self.not_null && exists(NOT_NULL_IS_VALID, table, argument(self.number))
-    }
-
-    fn require_fillable(&self, table: &str, column: &str) -> Result<(), Error> {
-        if self.number < 1 {
+    /// Fails for a column that PostgreSQL fills by itself.
+    fn require_not_computed(&self, attribute: &Attribute, column: &str) -> Result<(), Error> {
+        if attribute.number < 1 {
             return Err(Error::SystemColumn {
                 column: column.into(),
             });
         }
         let kind = match () {
-            () if self.generated => "a generated column",
-            () if self.identity => "an identity column",
+            () if attribute.is_generated => "a generated column",
+            () if attribute.is_identity => "an identity column",
             () => return Ok(()),
         };
         Err(Error::ComputedColumn {
-            table: table.into(),
+            table: self.relation.name.clone(),
             column: column.into(),
             kind,
         })
@@ -188,74 +151,69 @@ impl Attribute {
 impl Target {
     /// Looks at the table, the column and every leaf, and finds them fit to be filled, or says why not.
     ///
-    /// Must be called within an SPI connection; nothing is changed.
-    ///
     /// # Errors
     /// Every [`Error`] that speaks of a table, a column or a privilege.
-    pub fn prove(table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
-        let facts = Facts::look_up(table, column)?;
-        let attribute = facts.require_fillable(column)?;
-        let (number, column_type) = (attribute.number, attribute.column_type);
-        let has_default = attribute.has_default;
-        let mut is_not_null = attribute.is_not_null(table);
-        if exists(IN_PARTITION_KEY, table, argument(column)) {
+    pub fn prove(tx: &Tx, table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
+        let facts = Facts::look_up(tx, table, column)?;
+        let attribute = *facts.require_fillable(column)?;
+        let mut is_not_null = attribute.is_not_null;
+        let in_partition_key = tx.catalog_value(IN_PARTITION_KEY, &[&table, &column]);
+        if in_partition_key.unwrap_or(false) {
             return Err(Error::PartitionKey {
                 table: facts.relation.name.clone(),
                 column: column.into(),
             });
         }
-        require_no_statement_trigger(table, column)?;
-        let leaves = leaves(table);
+        require_no_statement_trigger(tx, table, column)?;
+        let leaves = tree::leaves(tx, table);
         for &oid in leaves.iter().filter(|&&leaf| leaf != table) {
-            let leaf = Facts::look_up(oid, column)?;
+            let leaf = Facts::look_up(tx, oid, column)?;
             if leaf.relation.kind == "f" {
                 return Err(Error::ForeignLeaf {
                     table: facts.relation.name.clone(),
                     leaf: leaf.relation.name,
                 });
             }
-            is_not_null &= leaf.require_fillable(column)?.is_not_null(oid);
+            is_not_null &= leaf.require_fillable(column)?.is_not_null;
         }
         Ok(Target {
             table,
             column: column.into(),
-            number,
-            column_type,
-            defaults_to_null: !has_default,
+            number: attribute.number,
+            column_type: attribute.column_type,
+            has_default: attribute.has_default,
             is_not_null,
             leaves,
             schema: facts.relation.schema,
             table_name: facts.relation.name,
         })
     }
+
+    /// The tables that hold its rows now.
+    ///
+    /// # Errors
+    /// Those of [`Target::prove`], and [`Error::TableDropped`].
+    pub fn leaves_now(&self, tx: &Tx) -> Result<Vec<pg_sys::Oid>, Error> {
+        match Target::prove(tx, self.table, &self.column) {
+            Ok(now) => Ok(now.leaves),
+            Err(Error::NoTable { .. }) => Err(Error::TableDropped {
+                table: self.table_name.clone(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The table as SQL names it, with its schema.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.table_name))
+    }
 }
 
 /// Fails if an UPDATE of `table` would fire a trigger that UPDATEs of the tables below it do not.
-fn require_no_statement_trigger(table: pg_sys::Oid, column: &str) -> Result<(), Error> {
-    let rows = spi::catalog(
-        STATEMENT_TRIGGERS,
-        &[argument(tree_oids(table)), argument(column)],
-    );
+fn require_no_statement_trigger(tx: &Tx, table: pg_sys::Oid, column: &str) -> Result<(), Error> {
+    let rows = tx.catalog(STATEMENT_TRIGGERS, &[&tree::oids(tx, table), &column]);
     match rows.first().map(|row| (row.get(1), row.get(2))) {
         Some((Some(table), Some(trigger))) => Err(Error::StatementTrigger { table, trigger }),
         _ => Ok(()),
     }
-}
-
-/// The tables below `table` that have rows, itself included if it can have any, in the order of their OIDs.
-fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    let mut leaves: Vec<_> = tree(table)
-        .iter()
-        .filter(|member| member.has_rows)
-        .map(|member| member.oid)
-        .collect();
-    leaves.sort_unstable_by_key(|oid| oid.to_u32());
-    leaves
-}
-
-fn exists(sql: &str, table: pg_sys::Oid, second: spi::Argument) -> bool {
-    spi::catalog(sql, &[argument(table), second])
-        .first()
-        .and_then(|row| row.get(1))
-        .unwrap_or(false)
 }

@@ -2,8 +2,10 @@
 
 use pgrx::pg_sys;
 
+use crate::catalog::tree;
 use crate::error::Error;
-use crate::pg::spi::{self, argument, quote};
+use crate::pg::spi::quote;
+use crate::pg::transaction::Tx;
 
 /// What the catalogs say of one relation.
 #[derive(Debug, Clone)]
@@ -33,23 +35,13 @@ const RELATION: &str = "
     LEFT JOIN pg_am am ON am.oid = c.relam
     WHERE c.oid = $1";
 
-const TREE: &str = "
-    WITH RECURSIVE tree AS (
-        SELECT $1::oid AS oid, 0 AS depth
-        UNION
-        SELECT i.inhrelid, depth + 1 FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
-        WHERE NOT i.inhdetachpending)
-    SELECT c.oid, c.relkind <> 'p' FROM tree JOIN pg_class c USING (oid)
-    GROUP BY c.oid, c.relkind
-    ORDER BY max(depth), c.oid";
-
 impl Relation {
-    /// Looks a relation up, in the catalogs alone: no lock on it is waited for. Must be called within an SPI connection.
+    /// Looks a relation up, in the catalogs alone: no lock on it is waited for.
     ///
     /// # Errors
     /// [`Error::NoTable`].
-    pub fn look_up(oid: pg_sys::Oid) -> Result<Self, Error> {
-        let rows = spi::catalog(RELATION, &[argument(oid)]);
+    pub fn look_up(tx: &Tx, oid: pg_sys::Oid) -> Result<Self, Error> {
+        let rows = tx.catalog(RELATION, &[&oid]);
         let row = rows.first().ok_or(Error::NoTable { oid: oid.to_u32() })?;
         let text = |number| row.get::<String>(number).unwrap_or_default();
         let truth = |number| row.get::<bool>(number).unwrap_or(false);
@@ -66,11 +58,10 @@ impl Relation {
     }
 
     /// How many blocks its main file has; waits for whoever has it locked exclusively.
-    pub fn blocks(&self) -> u32 {
+    pub fn blocks(&self, tx: &Tx) -> u32 {
         const BLOCKS: &str =
             "SELECT pg_relation_size($1::regclass) / current_setting('block_size')::int8";
-        let rows = spi::catalog(BLOCKS, &[argument(self.oid)]);
-        let blocks: Option<i64> = rows.first().and_then(|row| row.get(1));
+        let blocks: Option<i64> = tx.catalog_value(BLOCKS, &[&self.oid]);
         blocks
             .and_then(|blocks| blocks.try_into().ok())
             .unwrap_or(0)
@@ -121,43 +112,15 @@ impl Relation {
     }
 }
 
-/// A member of a tree of tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// Its OID.
-    pub oid: pg_sys::Oid,
-    /// It can have rows: anything but a partitioned table.
-    pub has_rows: bool,
-}
-
-/// `table`, which comes first, and all tables below it: partitions or children, each after all its parents.
-pub fn tree(table: pg_sys::Oid) -> Vec<Member> {
-    spi::catalog(TREE, &[argument(table)])
-        .iter()
-        .filter_map(|row| {
-            Some(Member {
-                oid: row.get(1)?,
-                has_rows: row.get(2)?,
-            })
-        })
-        .collect()
-}
-
-/// The OIDs of [`tree`], in its order.
-pub fn tree_oids(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    tree(table).iter().map(|member| member.oid).collect()
-}
-
 /// Fails if one of these tables is not the current user's any more.
 ///
 /// # Errors
 /// [`Error::NotOwner`].
-pub fn require_owned(tables: &[pg_sys::Oid]) -> Result<(), Error> {
+pub fn require_owned(tx: &Tx, tables: &[pg_sys::Oid]) -> Result<(), Error> {
     const FOREIGN: &str = "
         SELECT relname::text FROM pg_class
         WHERE oid = ANY ($1) AND NOT pg_has_role(relowner, 'USAGE') LIMIT 1";
-    let rows = spi::catalog(FOREIGN, &[argument(tables.to_vec())]);
-    match rows.first().and_then(|row| row.get(1)) {
+    match tx.catalog_value(FOREIGN, &[&tables.to_vec()]) {
         Some(table) => Err(Error::NotOwner { table }),
         None => Ok(()),
     }
@@ -169,12 +132,12 @@ pub fn require_owned(tables: &[pg_sys::Oid]) -> Result<(), Error> {
 ///
 /// # Errors
 /// Those of [`Relation::require_table`] and [`Relation::require_owner`], and [`Error::ForeignLeaf`].
-pub fn require_alterable(table: pg_sys::Oid) -> Result<Relation, Error> {
-    let root = Relation::look_up(table)?;
+pub fn require_alterable(tx: &Tx, table: pg_sys::Oid) -> Result<Relation, Error> {
+    let root = Relation::look_up(tx, table)?;
     root.require_table()?;
     root.require_owner()?;
-    for member in tree(table).iter().skip(1) {
-        let relation = Relation::look_up(member.oid)?;
+    for member in tree::members(tx, table).iter().skip(1) {
+        let relation = Relation::look_up(tx, member.oid)?;
         if relation.kind == "f" {
             return Err(Error::ForeignLeaf {
                 table: root.name,

@@ -1,12 +1,14 @@
 //! What goes into the column: one constant, or an expression over the row.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::pg::spi::{self, argument};
+use crate::fill::target::Target;
+use crate::pg::transaction::Tx;
 use crate::pg::value::{ColumnType, Constant};
 use crate::pg::{check, parse};
-use crate::target::Target;
 
 /// What goes into the column, as a job stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,56 +22,61 @@ pub enum Recipe {
 
 /// What goes into the column, and into which of its NULLs.
 #[derive(Debug)]
-pub struct Filling {
+pub struct Value {
     /// As the job stores it.
     pub recipe: Recipe,
     /// An SQL condition that a row must meet to be filled, or `None` for every row.
     pub filter: Option<String>,
-    constant: Option<Constant>,
+    constant: Option<Rc<Constant>>,
 }
 
-impl Filling {
+impl Value {
     /// The same value for every row.
     ///
     /// # Errors
     /// [`Error::CheckViolation`] if a CHECK on this column alone refuses the value; [`Error::NotAnExpression`].
-    pub fn constant(
+    pub fn of_constant(
+        tx: &Tx,
         constant: Constant,
         filter: Option<String>,
         target: &Target,
     ) -> Result<Self, Error> {
-        let filling = Filling {
-            recipe: Recipe::Constant(constant.to_text()),
-            constant: Some(constant),
+        let value = Value {
+            recipe: Recipe::Constant(constant.to_text(tx)),
+            constant: Some(Rc::new(constant)),
             filter,
         };
-        filling.require_expressions()?;
-        filling.require_checks(target)?;
-        Ok(filling)
+        value.require_expressions(tx)?;
+        value.require_checks(tx, target)?;
+        Ok(value)
     }
 
     /// A value computed for each row.
     ///
     /// # Errors
     /// [`Error::NotAnExpression`], and PostgreSQL's own for SQL that does not parse.
-    pub fn expression(expression: String, filter: Option<String>) -> Result<Self, Error> {
-        let filling = Filling {
+    pub fn of_expression(
+        tx: &Tx,
+        expression: String,
+        filter: Option<String>,
+    ) -> Result<Self, Error> {
+        let value = Value {
             recipe: Recipe::Expression(expression),
             constant: None,
             filter,
         };
-        filling.require_expressions()?;
-        Ok(filling)
+        value.require_expressions(tx)?;
+        Ok(value)
     }
 
-    fn require_expressions(&self) -> Result<(), Error> {
+    fn require_expressions(&self, tx: &Tx) -> Result<(), Error> {
         let expression = match &self.recipe {
             Recipe::Constant(_) => None,
             Recipe::Expression(text) => Some(("expression", text)),
         };
         let filter = self.filter.as_ref().map(|text| ("filter", text));
         for (argument, text) in expression.into_iter().chain(filter) {
-            if !parse::is_expression(text) {
+            if !parse::is_expression(tx, text) {
                 return Err(Error::NotAnExpression { argument });
             }
         }
@@ -77,17 +84,17 @@ impl Filling {
     }
 
     /// Asks every CHECK that looks at this column alone, so that a value it refuses is found before a row is touched.
-    fn require_checks(&self, target: &Target) -> Result<(), Error> {
+    fn require_checks(&self, tx: &Tx, target: &Target) -> Result<(), Error> {
         let Some(constant) = &self.constant else {
             return Ok(());
         };
-        let checks: Vec<(String, String)> =
-            spi::catalog(CHECKS, &[argument(target.table), argument(target.number)])
-                .iter()
-                .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
-                .collect();
+        let checks: Vec<(String, String)> = tx
+            .catalog(CHECKS, &[&target.table, &target.number])
+            .iter()
+            .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
+            .collect();
         for (constraint, tree) in checks {
-            if !check::allows(&tree, target.number, constant) {
+            if !check::allows(tx, &tree, target.number, constant) {
                 return Err(Error::CheckViolation {
                     table: target.table_name.clone(),
                     column: target.column.clone(),
@@ -99,8 +106,16 @@ impl Filling {
     }
 
     /// The value, if every row gets the same.
-    pub fn value(&self) -> Option<&Constant> {
-        self.constant.as_ref()
+    pub fn constant(&self) -> Option<Rc<Constant>> {
+        self.constant.clone()
+    }
+
+    /// The procedure that a CALL names to fill rows with it, and how the CALL gives it.
+    pub fn procedure(&self) -> (&'static str, &str) {
+        match &self.recipe {
+            Recipe::Constant(text) => ("safe_backfill", text),
+            Recipe::Expression(text) => ("safe_backfill_using", text),
+        }
     }
 
     /// Whether some rows may rightly be NULL still after they were filled.
@@ -109,10 +124,10 @@ impl Filling {
     }
 
     /// Bytes that the value takes in a row: known for a constant, the type's length or a guess for an expression.
-    pub fn bytes(&self, column_type: ColumnType) -> usize {
+    pub fn bytes(&self, tx: &Tx, column_type: ColumnType) -> usize {
         const GUESS: usize = 16;
-        match (&self.constant, column_type.layout().length) {
-            (Some(constant), _) => constant.stored_bytes(),
+        match (&self.constant, column_type.layout(tx).length) {
+            (Some(constant), _) => constant.stored_bytes(tx),
             (None, length) => usize::try_from(length).unwrap_or(GUESS),
         }
     }

@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use planner::page::Growth;
-use planner::window::Method;
+use planner::window::Sweep;
 
-use crate::batch::Ground;
+use crate::catalog::attribute::Attribute;
 use crate::error::{Change, Error};
-use crate::filling::Filling;
-use crate::job::Job;
+use crate::fill::request::Request;
+use crate::fill::run::Run;
+use crate::fill::statements::{Busy, Hazards, LeafName, LeafStatements};
 use crate::pg::heap::{Column, Table};
-use crate::pg::spi::{self, argument};
-use crate::statements::{Busy, Hazards, LeafName, LeafStatements};
-use crate::target::Target;
+use crate::pg::ring::Ring;
+use crate::pg::transaction::Tx;
 
 /// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.
 const WORTH_RECYCLING: u32 = 32;
@@ -21,50 +21,58 @@ const WORTH_RECYCLING: u32 = 32;
 /// How long one slow statement is remembered. It may have met a busy disk, which is over soon.
 const CAREFUL: Duration = Duration::from_secs(10);
 
-/// What a leaf is filled with, and how far one batch may go.
-pub struct Plan<'a> {
-    /// The table and column.
-    pub target: &'a Target,
-    /// What goes into the column.
-    pub filling: &'a Filling,
-    /// Most rows of a batch.
-    pub batch_size: usize,
-    /// Where progress is stored.
-    pub job: &'a Job,
-}
-
-/// A leaf table, looked at, and its statements.
-pub struct Prepared {
+/// A leaf table, looked up, and its statements.
+pub struct LeafTable {
     /// The file that its blocks are blocks of.
     pub file_node: pg_sys::Oid,
     /// The name that the statements were prepared against.
     pub name: LeafName,
     /// The column to be filled.
     pub column: Column,
-    /// The statements.
-    pub statements: LeafStatements,
+    statements: LeafStatements,
     growth: Growth,
     hazards: Hazards,
     /// Until then statements must not wait for rows while they hold others, since one has taken long.
     careful_until: Option<Instant>,
 }
 
-impl Prepared {
-    /// Looks at the leaf and prepares its statements. Must be called within an SPI connection.
+/// What a transaction needs to know of the leaf table it works on.
+pub struct LeafContext<'a> {
+    /// The transaction.
+    pub tx: &'a Tx,
+    /// The table, open and locked for UPDATE.
+    pub table: &'a Table<'a>,
+    /// The buffers that its pages are read with.
+    pub ring: &'a Ring,
+    /// The column to be filled.
+    pub column: &'a Column,
+    /// By how much a row grows.
+    pub growth: Growth,
+    /// An update of the column needs the row's key lock.
+    pub key: bool,
+    /// How statements of several rows treat those that others hold.
+    pub busy: Busy,
+    /// The statements for it.
+    pub statements: &'a LeafStatements,
+}
+
+impl LeafTable {
+    /// Looks the leaf up and prepares its statements.
     ///
     /// # Errors
     /// [`Error::ColumnChanged`], [`Error::AccessMethod`], and PostgreSQL's own for SQL that does not fit the leaf.
-    pub fn look(plan: &Plan<'_>, table: &Table) -> Result<Self, Error> {
+    pub fn look_up(tx: &Tx, request: &Request, table: &Table<'_>) -> Result<Self, Error> {
         let name = leaf_name(table);
         require_heap(table, &name)?;
-        let column = find_column(plan, table, &name)?;
-        let hazards = hazards(table, &column);
-        Ok(Prepared {
+        let column = find_column(tx, request, table, &name)?;
+        let hazards = hazards(tx, table, &column);
+        let (target, value) = (&request.target, &request.value);
+        Ok(LeafTable {
             file_node: table.file_node(),
-            statements: LeafStatements::prepare(&name, plan.target, plan.filling, hazards),
+            statements: LeafStatements::prepare(tx, &name, target, value, hazards),
             growth: Growth {
-                bytes: plan.filling.bytes(plan.target.column_type),
-                align: plan.target.column_type.layout().align,
+                bytes: value.bytes(tx, target.column_type),
+                align: target.column_type.layout(tx).align,
             },
             name,
             column,
@@ -73,13 +81,19 @@ impl Prepared {
         })
     }
 
-    /// What a batch needs to know, for as long as `table` is open.
-    pub fn ground<'g>(&'g self, plan: &'g Plan<'_>, table: &'g Table) -> Ground<'g> {
+    /// What a transaction needs to know.
+    pub fn context<'c>(
+        &'c self,
+        tx: &'c Tx,
+        table: &'c Table<'c>,
+        ring: &'c Ring,
+    ) -> LeafContext<'c> {
         let slow = self.careful_until.is_some_and(|end| Instant::now() < end);
         let careful = slow || self.statements.may_take_long();
-        Ground {
+        LeafContext {
+            tx,
             table,
-            oid: self.name.oid,
+            ring,
             column: &self.column,
             growth: self.growth,
             key: self.hazards.key,
@@ -89,7 +103,6 @@ impl Prepared {
                 Busy::Awaited
             },
             statements: &self.statements,
-            filling: plan.filling,
         }
     }
 
@@ -98,16 +111,16 @@ impl Prepared {
         self.careful_until = Some(Instant::now() + CAREFUL);
     }
 
-    /// The method for the next window, and the hazards now: an index, a trigger or a constraint may have been made
-    /// since the last. Locks the table's indexes for a moment.
-    pub fn method_now(&self, table: &Table) -> (Method, Hazards) {
-        let hazards = hazards(table, &self.column);
-        let method = if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
-            Method::Recycle
+    /// How to sweep the next window, and the hazards now: an index, a trigger or a constraint may have been made since the
+    /// last. Locks the table's indexes for a moment.
+    pub fn sweep_now(&self, tx: &Tx, table: &Table<'_>) -> (Sweep, Hazards) {
+        let hazards = hazards(tx, table, &self.column);
+        let sweep = if table.blocks() >= WORTH_RECYCLING && table.allows_hot(self.column.number) {
+            Sweep::Recycle
         } else {
-            Method::OnePass
+            Sweep::OnePass
         };
-        (method, hazards)
+        (sweep, hazards)
     }
 
     /// Whether the statements were prepared for these hazards.
@@ -120,28 +133,28 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::ColumnChanged`], [`Error::RowSecurity`].
-    pub fn follow(&mut self, plan: &Plan<'_>, table: &Table) -> Result<bool, Error> {
-        self.column = self.same_column(plan, table)?;
+    pub fn follow(&mut self, tx: &Tx, run: &Run<'_>, table: &Table<'_>) -> Result<bool, Error> {
+        self.column = self.same_column(run.request, table)?;
         if table.has_row_security() {
-            require_no_row_security(table)?;
+            require_no_row_security(tx, table)?;
         }
         Ok(leaf_name(table) == self.name)
     }
 
-    /// Takes over what was prepared anew, but for the file: blocks that are done are blocks of that.
-    pub fn renew(&mut self, prepared: Prepared) {
-        *self = Prepared {
+    /// Takes over what was looked up anew, but for the file: blocks that are done are blocks of that.
+    pub fn renew(&mut self, table: LeafTable) {
+        *self = LeafTable {
             file_node: self.file_node,
             careful_until: self.careful_until,
-            ..prepared
+            ..table
         };
     }
 
     /// The column as it is now: whether older rows read as its first default may have changed.
-    fn same_column(&self, plan: &Plan<'_>, table: &Table) -> Result<Column, Error> {
+    fn same_column(&self, request: &Request, table: &Table<'_>) -> Result<Column, Error> {
         let changed = |change| Error::ColumnChanged {
             table: self.name.name.clone(),
-            column: plan.target.column.clone(),
+            column: request.target.column.clone(),
             change,
         };
         match table.column(self.column.number) {
@@ -155,16 +168,15 @@ impl Prepared {
     }
 }
 
-fn leaf_name(table: &Table) -> LeafName {
+fn leaf_name(table: &Table<'_>) -> LeafName {
     let (schema, name) = table.name();
     let oid = table.oid();
     LeafName { oid, schema, name }
 }
 
 /// Policies would keep rows from being seen, and the run would call the table done.
-fn require_no_row_security(table: &Table) -> Result<(), Error> {
-    let rows = spi::catalog("SELECT row_security_active($1)", &[argument(table.oid())]);
-    match rows.first().and_then(|row| row.get(1)) {
+fn require_no_row_security(tx: &Tx, table: &Table<'_>) -> Result<(), Error> {
+    match tx.catalog_value("SELECT row_security_active($1)", &[&table.oid()]) {
         Some(false) => Ok(()),
         _ => Err(Error::RowSecurity {
             table: table.name().1,
@@ -173,7 +185,7 @@ fn require_no_row_security(table: &Table) -> Result<(), Error> {
 }
 
 /// Other access methods may have pages of another kind, and the table can be given one at any time.
-fn require_heap(table: &Table, name: &LeafName) -> Result<(), Error> {
+fn require_heap(table: &Table<'_>, name: &LeafName) -> Result<(), Error> {
     match table.other_access_method() {
         None => Ok(()),
         Some(method) => Err(Error::AccessMethod {
@@ -183,27 +195,25 @@ fn require_heap(table: &Table, name: &LeafName) -> Result<(), Error> {
     }
 }
 
-fn find_column(plan: &Plan<'_>, table: &Table, name: &LeafName) -> Result<Column, Error> {
-    const NUMBER: &str = "
-        SELECT attnum FROM pg_attribute WHERE attrelid = $1 AND attname = $2::name AND NOT attisdropped";
-    let number: Option<i16> = spi::catalog(
-        NUMBER,
-        &[argument(name.oid), argument(plan.target.column.as_str())],
-    )
-    .first()
-    .and_then(|row| row.get(1));
-    let column = number.and_then(|number| table.column(number));
+fn find_column(
+    tx: &Tx,
+    request: &Request,
+    table: &Table<'_>,
+    name: &LeafName,
+) -> Result<Column, Error> {
+    let attribute = Attribute::find(tx, name.oid, &request.target.column);
+    let column = attribute.and_then(|attribute| table.column(attribute.number));
     match column {
-        Some(column) if column.column_type == plan.target.column_type => Ok(column),
+        Some(column) if column.column_type == request.target.column_type => Ok(column),
         _ => Err(Error::ColumnChanged {
             table: name.name.clone(),
-            column: plan.target.column.clone(),
+            column: request.target.column.clone(),
             change: Change::Altered,
         }),
     }
 }
 
-fn hazards(table: &Table, column: &Column) -> Hazards {
+fn hazards(tx: &Tx, table: &Table<'_>, column: &Column) -> Hazards {
     // Bits of tgtype: 1 for each row, 2 before, 16 on UPDATE. A trigger of the user's may write to tables with deferred
     // constraints of their own. Functions that come with PostgreSQL have no dependencies (they are pinned).
     const HAZARDS: &str = "
@@ -221,7 +231,7 @@ fn hazards(table: &Table, column: &Column) -> Hazards {
                                 WHERE f.adrelid = $1 AND a.attgenerated <> ''))),
                bool_or(NOT tgisinternal OR tgdeferrable)
         FROM pg_trigger WHERE tgrelid = $1 AND tgenabled <> 'D' AND tgtype & 16 = 16";
-    let rows = spi::catalog(HAZARDS, &[argument(table.oid())]);
+    let rows = tx.catalog(HAZARDS, &[&table.oid()]);
     let truth = |number| {
         rows.first()
             .and_then(|row| row.get(number))

@@ -1,25 +1,64 @@
-//! Who is in the way: holders of the xmin horizon and of rows, described for a person.
+//! Who is in the way: holders of the xmin horizon and of locks, described for a person.
 
 use pgrx::pg_sys;
 
-use crate::home::Home;
-use crate::pg::spi::{self, argument};
+use crate::pg::role::acting_as;
+use crate::pg::transaction::Tx;
 
 /// Who holds the xmin horizon back, and what to do about it.
 ///
-/// Asked with the rights of the extension's owner: PostgreSQL shows a role only its own snapshots.
-pub fn of_horizon(home: &Home) -> Option<(String, String)> {
-    let rows = home.query(HORIZON, &[]);
+/// Asked with the rights of `role`, the extension's owner: PostgreSQL shows a role only its own snapshots.
+pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<(String, String)> {
+    let rows = acting_as(tx, role, || tx.execute(HORIZON, &[]));
     let row = rows.first()?;
     Some((row.get(1)?, row.get(2)?))
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
-pub fn of_rows(table: pg_sys::Oid) -> Option<String> {
-    spi::catalog(ROWS, &[argument(table)])
-        .first()
-        .and_then(|row| row.get(1))
+pub fn of_rows(tx: &Tx, table: pg_sys::Oid) -> Option<String> {
+    tx.catalog_value(ROWS, &[&table])
 }
+
+/// Who has locked one of the tables, the oldest first: sessions and prepared transactions.
+///
+/// `only_strong` leaves out those that let others write. What a statement reads besides is not known: then those come in
+/// who let nobody read some table.
+pub fn of_tables(tx: &Tx, tables: &[pg_sys::Oid], only_strong: bool) -> Option<String> {
+    tx.catalog_value(TABLES, &[&tables.to_vec(), &only_strong])
+}
+
+/// The process that has the lock of a run on a column, if it still has it.
+pub fn of_column(tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<i32> {
+    tx.catalog_value(COLUMN, &[&table, &number])
+}
+
+const COLUMN: &str = "
+    SELECT pid FROM pg_locks
+    WHERE locktype = 'object' AND classid = 'pg_class'::regclass AND objid = $1 AND objsubid = $2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+const TABLES: &str = "
+    SELECT string_agg(description, '; ' ORDER BY began)
+    FROM (
+        SELECT DISTINCT
+            CASE WHEN l.pid IS NULL THEN format('prepared transaction \"%s\" of %s', p.gid, p.prepared)
+                 ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago, query: %s',
+                             l.pid, a.application_name, a.usename,
+                             coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, 'some time'),
+                             regexp_replace(left(a.query, 80), '\\s+', ' ', 'g'))
+            END AS description,
+            coalesce(a.xact_start, p.prepared) AS began
+        FROM pg_locks l
+        LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+             AND x.virtualtransaction = l.virtualtransaction
+        LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+        WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (l.relation = ANY ($1)
+             AND (NOT $2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+             OR $2 AND l.mode = 'AccessExclusiveLock' AND l.relation >= 16384)
+        ORDER BY began LIMIT 5) holder";
 
 /// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
 const HORIZON: &str = "

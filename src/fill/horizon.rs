@@ -1,0 +1,60 @@
+//! Waiting until dead row versions can be pruned.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use planner::window::LARGEST_WINDOW;
+
+use crate::catalog::holders;
+use crate::error::Error;
+use crate::fill::leaf::{Halt, Leaf};
+use crate::pg::{horizon, usage};
+
+/// How long one pass waits for the xmin horizon before it goes on without.
+const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
+const HORIZON_POLL: Duration = Duration::from_millis(2);
+
+impl Leaf<'_> {
+    /// Waits until what the last pass left dead can be pruned; `false` if that takes too long.
+    pub(super) fn wait_for_horizon(&mut self) -> Result<bool, Halt> {
+        let Some(id) = self.sweeping.last_id else {
+            return Ok(true);
+        };
+        let began = Instant::now();
+        while !self.horizon_has_passed(id)? {
+            if began.elapsed() >= HORIZON_PATIENCE {
+                self.sweeping.stuck_at = Some(id);
+                self.widen_window();
+                self.name_holder()?;
+                return Ok(false);
+            }
+            usage::sleep(HORIZON_POLL);
+        }
+        if began.elapsed() > HORIZON_PATIENCE / 5 {
+            self.widen_window();
+        }
+        Ok(true)
+    }
+
+    /// A longer window gives the horizon more time between two passes over the same page.
+    fn widen_window(&mut self) {
+        self.sweeping.window_size = (self.sweeping.window_size * 2).min(LARGEST_WINDOW);
+    }
+
+    pub(super) fn horizon_has_passed(&mut self, id: pg_sys::TransactionId) -> Result<bool, Halt> {
+        self.on_table(|_, _, table| Ok(horizon::has_passed(table, id)))
+    }
+
+    /// Says once who keeps dead row versions alive.
+    pub(super) fn name_holder(&mut self) -> Result<(), Error> {
+        if self.report.holder_is_named() {
+            return Ok(());
+        }
+        let (driver, owner) = (self.run.driver, self.run.job.owner());
+        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        if let Some((holder, hint)) = holder {
+            self.report.name_holder(&holder, &hint);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! One leaf table while it is filled: its phases, one after the other.
+
+use std::time::Instant;
+
+use pgrx::pg_sys;
+use planner::pace::Pace;
+use planner::patience::Patience;
+use planner::phase::{Event, Finding, Machine, Phase};
+use planner::window::Tid;
+use planner::yielding::Yielding;
+
+use crate::catalog::{column_lock, holders, tree};
+use crate::ddl::{self, Locks};
+use crate::error::Error;
+use crate::fill::leaf_table::LeafTable;
+use crate::fill::look::Look;
+use crate::fill::outcome::{Leftover, left_by};
+use crate::fill::run::Run;
+use crate::fill::sweep::Sweeping;
+use crate::job::part::{Activity, End, Position};
+use crate::job::recorder::Recorder;
+use crate::messages;
+use crate::pg::heap::Table;
+use crate::pg::lock::{ColumnLock, TableLock};
+use crate::pg::settings as server_settings;
+use crate::pg::transaction::{Attempt, Tx};
+use crate::run::gate;
+use crate::run::progress::Report;
+use crate::settings;
+
+/// One leaf table while it is filled.
+pub struct Leaf<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) report: &'a mut Report,
+    pub(super) oid: pg_sys::Oid,
+    pub(super) table: LeafTable,
+    pub(super) recorder: Recorder<'a>,
+    pub(super) pace: Pace,
+    pub(super) yielding: Yielding,
+    pub(super) sweeping: Sweeping,
+    pub(super) look: Look,
+    /// Rows that the last look found, and others hold.
+    pub(super) held: Vec<Tid>,
+    pub(super) patience: Patience,
+    machine: Machine,
+    /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
+    _lock: Option<ColumnLock>,
+}
+
+/// Why work on a leaf stops.
+#[derive(Debug)]
+pub enum Halt {
+    /// The table is in another file than before: its blocks have to be gone over from the first.
+    Rewritten,
+    /// The run ends.
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Failed(error)
+    }
+}
+
+impl<'a> Leaf<'a> {
+    /// Looks at the leaf and prepares its statements, to go on from where the job has come with it.
+    ///
+    /// # Errors
+    /// [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AccessMethod`], [`Error::AlreadyRunning`].
+    pub fn open(run: &'a Run<'a>, report: &'a mut Report, oid: pg_sys::Oid) -> Result<Self, Error> {
+        let stored = run.job.position(oid);
+        let table = prepare(run, oid)?;
+        let (lock, blocks) = run.driver.transaction(|tx| {
+            let lock = lock_column(tx, run, oid, &table)?;
+            Ok::<_, Error>((lock, open_table(tx, run, oid)?.blocks()))
+        })?;
+        let file_changed = stored.file_node.is_some_and(|node| node != table.file_node);
+        if file_changed && stored.activity == Activity::Filling {
+            messages::say_rewritten(&table.name.name);
+        }
+        let same_file = stored.file_node == Some(table.file_node);
+        let position = Position {
+            activity: stored.activity,
+            file_node: Some(table.file_node),
+            next_block: if same_file { stored.next_block } else { 0 },
+            end_block: blocks,
+            rows_found: if same_file { stored.rows_found } else { 0 },
+        };
+        let phase = match position.activity {
+            Activity::Filling => Phase::Filling,
+            Activity::Verifying => Phase::Verifying,
+        };
+        report.begin(position);
+        Ok(Leaf {
+            run,
+            report,
+            oid,
+            table,
+            recorder: Recorder::new(&run.job, oid, position),
+            pace: Pace::default(),
+            yielding: Yielding::new(Instant::now()),
+            sweeping: Sweeping::default(),
+            look: Look::resumed(position.rows_found),
+            held: vec![],
+            patience: Patience::default(),
+            machine: Machine::new(phase),
+            _lock: lock,
+        })
+    }
+
+    /// Sweeps the leaf once, if that was not done before.
+    ///
+    /// # Errors
+    /// Those of [`Leaf::complete`].
+    pub fn fill_once(mut self) -> Result<(), Error> {
+        while self.machine.phase() == Phase::Filling {
+            self.advance()?;
+        }
+        self.store_now()?;
+        self.run.job.has_come_to(self.oid, self.recorder.position());
+        Ok(())
+    }
+
+    /// Fills the leaf and verifies it, from its first block again whenever it is rewritten. Rows that are NULL still come
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::RowsLocked`], [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AccessMethod`], and
+    /// PostgreSQL's own from triggers, checks or the expression.
+    pub fn complete(mut self) -> Result<Option<Leftover>, Error> {
+        loop {
+            if let Phase::Done(finding) = self.machine.phase() {
+                return self.finish(finding);
+            }
+            self.advance()?;
+        }
+    }
+
+    /// Does what the phase asks for, a window at most, and goes on to the phase that follows from it.
+    fn advance(&mut self) -> Result<(), Error> {
+        let result = match self.machine.phase() {
+            Phase::Filling => self.sweep_window(),
+            Phase::Verifying => self.look_at_window(true),
+            Phase::Counting => self.look_at_window(false),
+            Phase::Waiting => self.ask_held(),
+            Phase::Done(_) => return Ok(()),
+        };
+        let event = match result {
+            Ok(event) => event,
+            Err(Halt::Rewritten) => Event::Rewritten,
+            Err(Halt::Failed(error)) => return Err(error),
+        };
+        if self.machine.handle(event) {
+            self.enter(self.machine.phase())?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, phase: Phase) -> Result<(), Error> {
+        self.patience.renew();
+        match phase {
+            Phase::Filling => self.start_over(),
+            Phase::Verifying | Phase::Counting => {
+                self.look = Look::default();
+                self.begin(Activity::Verifying)
+            }
+            Phase::Waiting | Phase::Done(_) => Ok(()),
+        }
+    }
+
+    fn start_over(&mut self) -> Result<(), Error> {
+        messages::say_rewritten(&self.table.name.name);
+        self.sweeping = Sweeping::default();
+        self.held.clear();
+        self.table = prepare(self.run, self.oid)?;
+        self.begin(Activity::Filling)
+    }
+
+    /// Begins with all blocks that the table has now.
+    fn begin(&mut self, activity: Activity) -> Result<(), Error> {
+        let (run, oid) = (self.run, self.oid);
+        let end_block = run
+            .driver
+            .transaction(|tx| Ok::<_, Error>(open_table(tx, run, oid)?.blocks()))?;
+        let position = Position {
+            activity,
+            file_node: Some(self.table.file_node),
+            next_block: 0,
+            end_block,
+            rows_found: 0,
+        };
+        self.recorder.enter(position);
+        self.report.begin(position);
+        Ok(())
+    }
+
+    fn finish(mut self, finding: Finding) -> Result<Option<Leftover>, Error> {
+        let (rows, cause) = left_by(finding);
+        let end = if rows == 0 {
+            End::Completed
+        } else {
+            End::Incomplete
+        };
+        self.recorder.finish(self.run.driver, end)?;
+        Ok((rows > 0).then(|| Leftover {
+            table: self.table.name.name.clone(),
+            column: self.table.column.name.clone(),
+            rows,
+            cause,
+        }))
+    }
+
+    /// Passes the gate, then runs `work` on the table and commits it. Nowhere else is looked whether the table is still in
+    /// the same file.
+    ///
+    /// `work` must not wait without limit for a lock on another table: see [`Leaf::patiently`].
+    pub(super) fn on_table<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self, &Tx, &Table<'_>) -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        let run = self.run;
+        let mut work = Some(work);
+        loop {
+            gate::pass();
+            run.job.keep_unpublished(run.driver)?;
+            let result = run.driver.transaction(|tx| {
+                let table = open_table(tx, run, self.oid)?;
+                if table.file_node() != self.table.file_node {
+                    return Err(Halt::Rewritten);
+                }
+                if !self.table.follow(tx, run, &table)? {
+                    return Ok(None);
+                }
+                work.take().map(|work| work(self, tx, &table)).transpose()
+            })?;
+            match result {
+                Some(result) => return Ok(result),
+                None => self.prepare_again()?,
+            }
+        }
+    }
+
+    pub(super) fn prepare_again(&mut self) -> Result<(), Error> {
+        let table = prepare(self.run, self.oid)?;
+        self.table.renew(table);
+        Ok(())
+    }
+
+    /// Runs `work`, which may wait for locks on other tables, while this one is locked for UPDATE.
+    ///
+    /// Others may want both, in the other order: it lets go of this one before they look for a deadlock.
+    pub(super) fn patiently<T>(
+        &mut self,
+        work: impl Fn(&Self, &Tx, &Table<'_>) -> T,
+    ) -> Result<T, Halt> {
+        loop {
+            let attempted = self.on_table(|leaf, tx, table| {
+                tx.set_lock_timeout(settings::row_lock_timeout());
+                Ok(tx.attempt(|| work(leaf, tx, table)))
+            })?;
+            match attempted {
+                Attempt::Done(result) => return Ok(result),
+                Attempt::Locked(message) => self.require_patience(message, None)?,
+            }
+        }
+    }
+
+    /// Fails once locks of others have kept rows from being filled for too long; they have now, says this `message`, and
+    /// so many rows.
+    pub(super) fn require_patience(
+        &mut self,
+        message: String,
+        rows: Option<u64>,
+    ) -> Result<(), Halt> {
+        if self.patience.lasts(Instant::now()) {
+            return Ok(());
+        }
+        let (driver, oid) = (self.run.driver, self.oid);
+        Err(Halt::Failed(Error::RowsLocked {
+            table: self.table.name.name.clone(),
+            rows,
+            holders: driver.transaction(|tx| Ok::<_, Error>(holders::of_rows(tx, oid)))?,
+            message,
+            call: self.run.request.statement(),
+        }))
+    }
+
+    /// Stores what is known if it is time to; what may still wait for a lock, here and at commit, may do so longer than a
+    /// row, though not for ever.
+    pub(super) fn record(&mut self, tx: &Tx) -> Result<(), Halt> {
+        tx.set_lock_timeout(server_settings::deadlock_timeout() / 2);
+        if self.recorder.is_due() {
+            self.recorder.store(tx)?;
+        }
+        Ok(())
+    }
+
+    fn store_now(&mut self) -> Result<(), Error> {
+        let stored = self.on_table(|leaf, tx, _| Ok(leaf.recorder.store(tx)?));
+        match stored {
+            // The next phase will find that out.
+            Ok(()) | Err(Halt::Rewritten) => Ok(()),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+}
+
+fn lock_column(
+    tx: &Tx,
+    run: &Run<'_>,
+    oid: pg_sys::Oid,
+    table: &LeafTable,
+) -> Result<Option<ColumnLock>, Error> {
+    if oid == run.request.target.table {
+        return Ok(None);
+    }
+    let (name, column) = (&table.name.name, &table.column);
+    column_lock::acquire(tx, oid, column.number, name, &column.name).map(Some)
+}
+
+/// Looks at the leaf and prepares its statements, which can lock other tables.
+///
+/// A leaf that was detached meanwhile is none of the run's business any more: [`Error::TableDropped`].
+fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Error> {
+    let target = &run.request.target;
+    let locks = Locks {
+        table_name: &target.table_name,
+        tables: &[oid],
+        lock: Some(TableLock::RowExclusive),
+        permit: |_, _| Ok(()),
+    };
+    ddl::run(run.driver, &locks, |tx| {
+        if !tree::oids(tx, target.table).contains(&oid) {
+            return Err(table_dropped(run));
+        }
+        LeafTable::look_up(tx, run.request, &open_table(tx, run, oid)?)
+    })
+}
+
+fn open_table<'tx>(tx: &'tx Tx, run: &Run<'_>, oid: pg_sys::Oid) -> Result<Table<'tx>, Error> {
+    Table::open_for_update(tx, oid).ok_or_else(|| table_dropped(run))
+}
+
+fn table_dropped(run: &Run<'_>) -> Error {
+    Error::TableDropped {
+        table: run.request.target.table_name.clone(),
+    }
+}

@@ -1,0 +1,173 @@
+//! The phases after the first: the blocks of a leaf table are looked at, window by window, for rows that are NULL still.
+//!
+//! Each block is read as it is when the look comes by. A row that is NULL, and is moved by an UPDATE from a block not yet
+//! looked at to one that was, escapes this look; the validation in `safe_set_not_null` misses nothing.
+
+use std::ops::Range;
+
+use planner::pace::Pace;
+use planner::phase::{Event, Seen};
+use planner::window::{Sweep, Tid, Window};
+
+use crate::fill::batch::Filled;
+use crate::fill::leaf::{Halt, Leaf};
+use crate::fill::probe::{self, Probed};
+use crate::pg::ring::Ring;
+use crate::settings;
+
+/// Blocks of a window: 16 MB.
+const WINDOW: u32 = 2048;
+/// Rows that are held are remembered up to this number; others are found by the next look.
+const MOST_HELD: usize = 100_000;
+/// How often a look goes on with blocks that the table has got since it began.
+const MOST_EXTENSIONS: u32 = 10;
+
+/// A look over all blocks of a leaf table.
+pub struct Look {
+    seen: Seen,
+    pace: Pace,
+    extensions: u32,
+    forgot_held: bool,
+    ring: Ring,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self::resumed(0)
+    }
+}
+
+impl Look {
+    /// A look that has found so many rows already.
+    pub fn resumed(due: u64) -> Self {
+        let seen = Seen {
+            due,
+            ..Seen::default()
+        };
+        Look {
+            seen,
+            pace: Pace::default(),
+            extensions: 0,
+            forgot_held: false,
+            ring: Ring::for_reading(),
+        }
+    }
+
+    /// What it has found so far.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// The buffers that it reads with.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Tells that rows which it has found were filled.
+    pub fn filled(&mut self, filled: &Filled) {
+        self.seen.filled += filled.counts.rows;
+        self.seen.refused += filled.refused;
+    }
+
+    /// How many rows others hold, if all of them are known.
+    pub fn held_rows(&self, held: &[Tid]) -> Option<u64> {
+        (!self.forgot_held).then_some(held.len() as u64)
+    }
+}
+
+impl Leaf<'_> {
+    /// Looks at the next window, and fills what it finds there, if that is wanted.
+    pub(super) fn look_at_window(&mut self, fill: bool) -> Result<Event, Halt> {
+        let position = self.recorder.position();
+        let (first, mut end) = (position.next_block, position.end_block);
+        if first >= end {
+            end = self.extend_look(end)?;
+        }
+        if first >= end {
+            return Ok(Event::Looked {
+                seen: self.look.seen,
+                held: self.held.len(),
+            });
+        }
+        let end = first.saturating_add(WINDOW).min(end);
+        let mut found = self.probe_window(first..end)?;
+        found.sort_unstable();
+        self.look.seen.add(&found);
+        if fill && !found.is_empty() {
+            self.fill_found(&found)?;
+        }
+        let time_left = self.report.blocks_done(end);
+        self.recorder.advance(end, self.look.seen.due, time_left);
+        self.store_window()?;
+        Ok(Event::WindowEnded)
+    }
+
+    /// The end of the table, where new rows go.
+    fn extend_look(&mut self, end: u32) -> Result<u32, Halt> {
+        if self.look.extensions >= MOST_EXTENSIONS {
+            return Ok(end);
+        }
+        self.look.extensions += 1;
+        let blocks = self.on_table(|_, _, table| Ok(table.blocks()))?;
+        self.recorder.extend(blocks.max(end));
+        Ok(blocks.max(end))
+    }
+
+    /// The rows of a window that are to be filled. Pages on which a row was changed in between are read again.
+    fn probe_window(&mut self, blocks: Range<u32>) -> Result<Vec<Tid>, Halt> {
+        let mut window = Window::new(blocks, Sweep::OnePass);
+        let mut found = vec![];
+        loop {
+            loop {
+                let probed = self.probe(&mut window)?;
+                found.extend(probed.due);
+                self.look.seen.without_value += probed.without_value;
+                if probed.pass_ended {
+                    break;
+                }
+            }
+            if !window.next_pass() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn probe(&mut self, window: &mut Window) -> Result<Probed, Halt> {
+        let time = settings::max_batch_time();
+        let lock = settings::row_lock_timeout();
+        let probed = self.on_table(|leaf, tx, table| {
+            let context = leaf.table.context(tx, table, &leaf.look.ring);
+            let probed = probe::probe(&context, window, &mut leaf.look.pace, time, lock);
+            leaf.record(tx)?;
+            Ok(probed)
+        })?;
+        if let Some(message) = &probed.locked {
+            self.require_patience(message.clone(), None)?;
+        } else {
+            self.patience.renew();
+        }
+        Ok(probed)
+    }
+
+    /// Fills rows that were found, and remembers those that others hold.
+    fn fill_found(&mut self, rows: &[Tid]) -> Result<(), Halt> {
+        let mut window = Window::of_rows(rows);
+        loop {
+            loop {
+                let filled = self.batch(&mut window)?;
+                self.look.filled(&filled);
+                if filled.pass_ended {
+                    break;
+                }
+            }
+            if !window.next_pass() {
+                break;
+            }
+        }
+        let busy = window.into_busy();
+        let room = MOST_HELD - self.held.len();
+        self.look.forgot_held |= busy.len() > room;
+        self.held.extend(busy.into_iter().take(room));
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What a CALL asks for, proven before anything is touched.
+
+use crate::error::Error;
+use crate::fill::statements::LeafStatements;
+use crate::fill::target::Target;
+use crate::fill::value::Value;
+use crate::pg::transaction::Tx;
+
+/// Batches are at least one row and at most this.
+const LARGEST_BATCH: i32 = 1_000_000;
+
+/// Everything a run needs, proven and parsed.
+pub struct Request {
+    /// The table and column.
+    pub target: Target,
+    /// What goes into the column.
+    pub value: Value,
+    /// Most rows of a batch.
+    pub batch_size: i32,
+}
+
+impl Request {
+    /// Checks the batch size and that the value fits the table.
+    ///
+    /// # Errors
+    /// [`Error::BatchSize`], and PostgreSQL's own for SQL that does not fit.
+    pub fn new(tx: &Tx, target: Target, value: Value, batch_size: i32) -> Result<Self, Error> {
+        require_batch_size(batch_size)?;
+        LeafStatements::try_on(tx, &target, &value);
+        Ok(Request {
+            target,
+            value,
+            batch_size,
+        })
+    }
+
+    /// The table and the column as arguments of a procedure, for a HINT that can be run.
+    pub fn statement(&self) -> String {
+        let (procedure, what) = self.value.procedure();
+        let filter = match &self.value.filter {
+            Some(filter) => format!(", {}", literal(filter)),
+            None => String::new(),
+        };
+        format!(
+            "CALL {procedure}({}, {}, {}, {}{filter});",
+            literal(&self.target.quoted()),
+            literal(&self.target.column),
+            literal(what),
+            self.batch_size
+        )
+    }
+}
+
+fn literal(text: &str) -> String {
+    crate::pg::spi::quote_literal(text)
+}
+
+fn require_batch_size(given: i32) -> Result<(), Error> {
+    let (least, most) = (1, LARGEST_BATCH);
+    if (least..=most).contains(&given) {
+        Ok(())
+    } else {
+        Err(Error::BatchSize { given, least, most })
+    }
+}

@@ -1,0 +1,191 @@
+//! A run, from the first window of the first leaf table to the last message.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+use crate::ddl;
+use crate::error::Error;
+use crate::fill::leaf::Leaf;
+use crate::fill::outcome::Leftover;
+use crate::fill::request::Request;
+use crate::fill::target::Target;
+use crate::job::store::Job;
+use crate::messages;
+use crate::pg::transaction::Tx;
+use crate::pg::usage;
+use crate::run::driver::Driver;
+use crate::run::progress::{Report, Sizes};
+
+/// How often all leaves of a tree are verified before the run ends, though rows were to be filled every time.
+const MOST_ROUNDS: u32 = 5;
+
+/// How often a leaf is tried that another run is working on.
+const BUSY_POLL: Duration = Duration::from_millis(200);
+
+/// What a run works with, whichever leaf it is at.
+pub struct Run<'a> {
+    /// The one way to commit.
+    pub driver: &'a Driver,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Where progress is stored.
+    pub job: Job,
+}
+
+/// Fills every leaf of the target, commits each batch, and says how it went.
+///
+/// # Errors
+/// Those of [`Leaf::complete`]. All batches before the error stay committed.
+pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
+    let target = &request.target;
+    if target.is_not_null {
+        messages::say_already_not_null(&target.table_name, &target.column);
+        return Ok(());
+    }
+    if !target.has_default {
+        messages::say_no_default(request);
+    }
+    let run = Run {
+        driver,
+        request,
+        job: Job::open(driver, target, &request.value, request.batch_size)?,
+    };
+    let before = run.sizes(&target.leaves)?;
+    let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
+    let mut report = Report::new(&target.table_name, blocks);
+    let leaves = run.fill_tree(&mut report)?;
+    run.job.finish(driver)?;
+    let after = run.sizes(&leaves)?;
+    report.say_summary(before, after);
+    Ok(())
+}
+
+/// What became of a leaf.
+enum Filled {
+    /// It is done, but for rows that are left.
+    Done(Option<Leftover>),
+    /// Another run is working on it.
+    Busy(Error),
+}
+
+/// How far a leaf is taken.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// All its blocks are swept once.
+    Swept,
+    /// It is verified too.
+    Verified,
+}
+
+impl Run<'_> {
+    /// Fills all leaves, then verifies them: meanwhile rows can move to a leaf that was done, and partitions can be
+    /// attached.
+    fn fill_tree(&self, report: &mut Report) -> Result<Vec<pg_sys::Oid>, Error> {
+        let target = &self.request.target;
+        let is_one_table = |leaves: &[pg_sys::Oid]| leaves == [target.table];
+        let mut leaves = target.leaves.clone();
+        if !is_one_table(&leaves) {
+            self.fill_each(report, &leaves, Goal::Swept)?;
+        }
+        let mut rounds = 0;
+        let leftovers = loop {
+            rounds += 1;
+            let rows_before = report.rows();
+            let leftovers = self.fill_each(report, &leaves, Goal::Verified)?;
+            let now = ddl::read(self.driver, &target.table_name, target.table, |tx| {
+                target.leaves_now(tx)
+            })?;
+            let filled = report.rows() - rows_before;
+            let settled = now == leaves && (is_one_table(&now) || filled == 0);
+            leaves = now;
+            if settled {
+                break leftovers;
+            }
+            if rounds == MOST_ROUNDS {
+                messages::warn_of_moving_rows(target, filled);
+                break leftovers;
+            }
+        };
+        leftovers.iter().for_each(messages::warn_of_leftover);
+        Ok(leaves)
+    }
+
+    /// Takes each leaf to the goal; those that another run is working on come last, when that has let go of them.
+    fn fill_each(
+        &self,
+        report: &mut Report,
+        leaves: &[pg_sys::Oid],
+        goal: Goal,
+    ) -> Result<Vec<Leftover>, Error> {
+        let mut leftovers = vec![];
+        let mut busy = VecDeque::new();
+        for &leaf in leaves {
+            match self.fill_leaf(report, leaf, goal)? {
+                Filled::Done(leftover) => leftovers.extend(leftover),
+                Filled::Busy(_) => busy.push_back(leaf),
+            }
+        }
+        let mut said = false;
+        while let Some(leaf) = busy.pop_front() {
+            match self.fill_leaf(report, leaf, goal)? {
+                Filled::Done(leftover) => leftovers.extend(leftover),
+                Filled::Busy(error) => {
+                    busy.push_back(leaf);
+                    if !said {
+                        said = true;
+                        messages::say_waiting_for_run(&error);
+                    }
+                    usage::rest(BUSY_POLL);
+                }
+            }
+        }
+        Ok(leftovers)
+    }
+
+    fn fill_leaf(
+        &self,
+        report: &mut Report,
+        leaf: pg_sys::Oid,
+        goal: Goal,
+    ) -> Result<Filled, Error> {
+        let is_named = leaf == self.request.target.table;
+        let opened = Leaf::open(self, report, leaf);
+        let leftover = opened.and_then(|opened| match goal {
+            Goal::Swept => opened.fill_once().map(|()| None),
+            Goal::Verified => opened.complete(),
+        });
+        match leftover {
+            // A partition may go; what matters is the table that was named.
+            Err(Error::TableDropped { .. }) if !is_named => {
+                self.job.drop_part(self.driver, leaf)?;
+                Ok(Filled::Done(None))
+            }
+            Err(error @ Error::AlreadyRunning { .. }) if !is_named => Ok(Filled::Busy(error)),
+            leftover => Ok(Filled::Done(leftover?)),
+        }
+    }
+
+    /// The size of an index is asked for while its table is locked.
+    fn sizes(&self, leaves: &[pg_sys::Oid]) -> Result<Sizes, Error> {
+        let Target {
+            table_name, table, ..
+        } = &self.request.target;
+        ddl::read(self.driver, table_name, *table, |tx| {
+            Ok(sizes_now(tx, leaves))
+        })
+    }
+}
+
+fn sizes_now(tx: &Tx, leaves: &[pg_sys::Oid]) -> Sizes {
+    const SIZES: &str = "
+        SELECT sum(pg_relation_size(oid))::bigint, sum(pg_indexes_size(oid))::bigint
+        FROM unnest($1) AS oid";
+    let rows = tx.catalog(SIZES, &[&leaves.to_vec()]);
+    let size = |number| rows.first().and_then(|row| row.get(number)).unwrap_or(0);
+    Sizes {
+        heap: size(1),
+        indexes: size(2),
+    }
+}

@@ -1,0 +1,186 @@
+//! The first phase: the blocks of a leaf table are swept, window by window.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use planner::phase::Event;
+use planner::recycling::Recycling;
+use planner::window::{FIRST_WINDOW, Sweep, Window};
+
+use crate::fill::batch::{self, Filled, Limits};
+use crate::fill::leaf::{Halt, Leaf};
+use crate::pg::ring::Ring;
+use crate::pg::{settings as server_settings, usage};
+use crate::settings;
+
+/// Longest wait for a lock while others are held: rather undo the statement, and leave the row for later.
+const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
+/// One part in so many of `deadlock_timeout` a statement of several rows may take and still wait for one of them.
+const SLOW_STATEMENT: u32 = 8;
+/// How long one transaction may record free space.
+const RECORDING_TIME: Duration = Duration::from_millis(100);
+
+/// What a sweep remembers from window to window.
+pub struct Sweeping {
+    pub(super) window_size: u32,
+    /// The last transaction whose dead row versions are to be pruned.
+    pub(super) last_id: Option<pg_sys::TransactionId>,
+    /// The horizon was behind this transaction when the run last gave up waiting for it.
+    pub(super) stuck_at: Option<pg_sys::TransactionId>,
+    recycling: Recycling,
+    /// Rows of the window before this one were written, and are NULL still.
+    refusing: bool,
+    /// The window before this one, whose free space is recorded once its dead versions can be pruned.
+    last_window: Option<Range<u32>>,
+    ring: Ring,
+}
+
+impl Default for Sweeping {
+    fn default() -> Self {
+        Sweeping {
+            window_size: FIRST_WINDOW,
+            last_id: None,
+            stuck_at: None,
+            recycling: Recycling::default(),
+            refusing: false,
+            last_window: None,
+            ring: Ring::for_sweeping(),
+        }
+    }
+}
+
+impl Leaf<'_> {
+    /// Sweeps the next window. Rows that others hold are found again when the table is verified.
+    pub(super) fn sweep_window(&mut self) -> Result<Event, Halt> {
+        self.patience.renew();
+        let position = self.recorder.position();
+        if position.next_block >= position.end_block {
+            self.end_window()?;
+            return Ok(Event::Swept);
+        }
+        let sweep = self.next_sweep()?;
+        let size = match sweep {
+            Sweep::Recycle => self.sweeping.window_size,
+            // The rows of the next one find room in this one: the sooner, the less the table grows.
+            Sweep::OnePass => self.sweeping.window_size / 2,
+        };
+        let first = position.next_block;
+        let end = first.saturating_add(size).min(position.end_block);
+        self.sweep_passes(&mut Window::new(first..end, sweep))?;
+        let time_left = self.report.blocks_done(end);
+        self.recorder.advance(end, 0, time_left);
+        self.end_window()?;
+        self.sweeping.last_window = Some(first..end);
+        Ok(Event::WindowEnded)
+    }
+
+    /// How to sweep the next window: no recycling while the horizon is stuck, rows refuse, or updates are not HOT.
+    fn next_sweep(&mut self) -> Result<Sweep, Halt> {
+        if let Some(id) = self.sweeping.stuck_at {
+            if self.horizon_has_passed(id)? {
+                self.sweeping.stuck_at = None;
+            } else {
+                self.name_holder()?;
+            }
+        }
+        let refusing = std::mem::take(&mut self.sweeping.refusing);
+        let (sweep, hazards) = self.patiently(|leaf, tx, table| leaf.table.sweep_now(tx, table))?;
+        if !self.table.is_for(hazards) {
+            self.prepare_again()?;
+        }
+        let recycling =
+            self.sweeping.stuck_at.is_none() && !refusing && self.sweeping.recycling.next_window();
+        Ok(if recycling { sweep } else { Sweep::OnePass })
+    }
+
+    fn sweep_passes(&mut self, window: &mut Window) -> Result<(), Halt> {
+        loop {
+            loop {
+                let filled = self.batch(window)?;
+                self.report
+                    .window_at(window.done() * window.blocks() as f64);
+                self.sweeping.refusing |= filled.refused > 0;
+                if filled.refused > 0 || !self.recycling_pays(window, &filled) {
+                    window.give_up_recycling();
+                }
+                if filled.pass_ended {
+                    break;
+                }
+            }
+            if !window.next_pass() {
+                return Ok(());
+            }
+            if !self.wait_for_horizon()? {
+                window.give_up_recycling();
+            }
+        }
+    }
+
+    /// Judged by the updates that found room which the first pass has made.
+    fn recycling_pays(&mut self, window: &Window, filled: &Filled) -> bool {
+        let counts = &filled.counts;
+        !window.has_made_room()
+            || !usage::counts_updates()
+            || self.sweeping.recycling.pays(counts.rows, counts.hot)
+    }
+
+    /// Fills one batch of the window's rows in a transaction of its own.
+    pub(super) fn batch(&mut self, window: &mut Window) -> Result<Filled, Halt> {
+        let limits = Limits {
+            rows: self.run.request.batch_size.unsigned_abs() as usize,
+            time: settings::max_batch_time(),
+            lock: settings::row_lock_timeout().min(BATCH_LOCK_WAIT),
+            slow: server_settings::deadlock_timeout() / SLOW_STATEMENT,
+        };
+        let filled = self.on_table(|leaf, tx, table| {
+            let context = leaf.table.context(tx, table, &leaf.sweeping.ring);
+            let (pace, yielding) = (&mut leaf.pace, &mut leaf.yielding);
+            let filled = batch::fill(&context, window, pace, yielding, limits);
+            leaf.recorder.add(&filled.counts);
+            leaf.record(tx)?;
+            Ok(filled)
+        })?;
+        self.count(&filled);
+        if let Some(message) = &filled.locked {
+            self.require_patience(message.clone(), None)?;
+        }
+        Ok(filled)
+    }
+
+    pub(super) fn count(&mut self, filled: &Filled) {
+        if filled.counts.rows > 0 {
+            self.patience.renew();
+        }
+        if filled.slow {
+            self.table.was_slow();
+        }
+        self.sweeping.last_id = filled.id.or(self.sweeping.last_id);
+        self.report.batch(&filled.counts);
+    }
+
+    /// Records the free space of the window before the last, and stores that the last is done.
+    fn end_window(&mut self) -> Result<(), Halt> {
+        if let Some(mut blocks) = self.sweeping.last_window.take() {
+            while !blocks.is_empty() {
+                blocks = self.on_table(|leaf, _, table| {
+                    let deadline = Instant::now() + RECORDING_TIME;
+                    let ring = &leaf.sweeping.ring;
+                    Ok(table.record_free_space(blocks.clone(), deadline, ring))
+                })?;
+            }
+        }
+        self.store_window()
+    }
+
+    /// Stores the position if rows were filled since it was stored, or it is time to.
+    pub(super) fn store_window(&mut self) -> Result<(), Halt> {
+        if !self.recorder.has_filled() && !self.recorder.is_due() {
+            return Ok(());
+        }
+        self.on_table(|leaf, tx, _| {
+            tx.set_lock_timeout(server_settings::deadlock_timeout() / 2);
+            Ok(leaf.recorder.store(tx)?)
+        })
+    }
+}

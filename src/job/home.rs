@@ -1,0 +1,215 @@
+//! Where the extension's own tables and sequence are, and whose they are.
+//!
+//! They are found by their OIDs: their schema may be renamed, and a table be moved to another one, at any time.
+
+use pgrx::pg_sys;
+
+use crate::ddl::{self, Locks};
+use crate::error::Error;
+use crate::messages;
+use crate::pg::lock::TableLock;
+use crate::pg::role::acting_as;
+use crate::pg::spi::{Parameter, Rows, Statement};
+use crate::pg::transaction::Tx;
+use crate::pg::{name, publication};
+use crate::run::driver::Driver;
+
+/// The table that jobs are stored in, as messages name it.
+const JOB_TABLE: &str = "safe_backfill_job";
+
+/// The extension's own tables and sequence.
+#[derive(Debug, Clone)]
+pub struct Home {
+    job_table: pg_sys::Oid,
+    part_table: pg_sys::Oid,
+    /// The sequence that jobs get their numbers from.
+    pub sequence: pg_sys::Oid,
+    /// The role that owns them.
+    pub owner: pg_sys::Oid,
+}
+
+/// The tables as SQL names them now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    job_table: String,
+    part_table: String,
+}
+
+impl Names {
+    /// The statement with the names in place of `@job` and `@part`.
+    fn put_into(&self, sql: &str) -> String {
+        sql.replace("@job", &self.job_table)
+            .replace("@part", &self.part_table)
+    }
+}
+
+impl Home {
+    /// Looks them up among the members of the extension.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`].
+    pub fn find(tx: &Tx) -> Result<Self, Error> {
+        const HOME: &str = "
+            SELECT min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_job'),
+                   min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_part'),
+                   min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_job_id'),
+                   min(c.relowner) FILTER (WHERE c.relname = 'safe_backfill_job')
+            FROM pg_extension e
+            JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+                 AND d.deptype = 'e' AND d.classid = 'pg_class'::regclass
+            JOIN pg_class c ON c.oid = d.objid
+            WHERE e.extname = 'pg_safe_backfill'";
+        let rows = tx.catalog(HOME, &[]);
+        rows.first()
+            .and_then(|row| {
+                Some(Home {
+                    job_table: row.get(1)?,
+                    part_table: row.get(2)?,
+                    sequence: row.get(3)?,
+                    owner: row.get(4)?,
+                })
+            })
+            .ok_or(Error::NotInstalled)
+    }
+
+    /// The tables as SQL names them now.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn names(&self, tx: &Tx) -> Result<Names, Error> {
+        let name = |table| name::of_relation(tx, table).ok_or(Error::ExtensionDropped);
+        Ok(Names {
+            job_table: name(self.job_table)?,
+            part_table: name(self.part_table)?,
+        })
+    }
+
+    fn tables(&self) -> [pg_sys::Oid; 2] {
+        [self.job_table, self.part_table]
+    }
+
+    /// Locks the tables for writing, or returns `false` at once if somebody is in the way.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn try_lock(&self, tx: &Tx) -> Result<bool, Error> {
+        let mut tables = self.tables().into_iter();
+        let locked = tables.all(|table| tx.try_lock_table(table, TableLock::RowExclusive));
+        self.names(tx)?;
+        Ok(locked)
+    }
+
+    /// Runs `work`, which reads or writes the tables, in a transaction of its own, as often as it takes to get the locks.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`], and those of `work`.
+    pub fn patiently<T>(
+        &self,
+        driver: &Driver,
+        work: impl FnMut(&Tx) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.locked(driver, TableLock::RowExclusive, work)
+    }
+
+    fn locked<T>(
+        &self,
+        driver: &Driver,
+        lock: TableLock,
+        mut work: impl FnMut(&Tx) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let locks = Locks {
+            table_name: JOB_TABLE,
+            tables: &self.tables(),
+            lock: Some(lock),
+            permit: |_, _| Ok(()),
+        };
+        ddl::run(driver, &locks, |tx| {
+            self.names(tx)?;
+            work(tx)
+        })
+    }
+
+    /// Runs one statement with the rights of the tables' owner; `@job` and `@part` stand for the tables.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn execute<'tx>(
+        &self,
+        tx: &'tx Tx,
+        sql: &str,
+        parameters: &[&dyn Parameter],
+    ) -> Result<Rows<'tx>, Error> {
+        let sql = self.names(tx)?.put_into(sql);
+        Ok(acting_as(tx, self.owner, || tx.execute(&sql, parameters)))
+    }
+
+    /// Prepares one statement with the rights of the tables' owner; `@job` and `@part` stand for the tables.
+    pub fn prepare(&self, tx: &Tx, names: &Names, sql: &str, types: &[pg_sys::Oid]) -> Statement {
+        let sql = names.put_into(sql);
+        acting_as(tx, self.owner, || Statement::prepare(tx, &sql, types))
+    }
+
+    /// Runs a prepared statement with the rights of the tables' owner.
+    pub fn run<'tx>(
+        &self,
+        tx: &'tx Tx,
+        statement: &Statement,
+        parameters: &[&dyn Parameter],
+    ) -> Rows<'tx> {
+        acting_as(tx, self.owner, || statement.execute(tx, parameters))
+    }
+
+    /// Whether a publication would send one of the tables to subscribers; the caller has them locked.
+    pub fn is_published(&self, tx: &Tx) -> bool {
+        let mut tables = self.tables().into_iter();
+        tables.any(|table| publication::publishes(tx, table))
+    }
+
+    /// Takes the tables out of publications of all tables or of their schema: unlogged tables are not published.
+    ///
+    /// A subscriber that does not have the tables would stop at their first row. Call it between transactions.
+    ///
+    /// # Errors
+    /// [`Error::JobTablePublished`] if a publication names one of the tables itself; [`Error::LockNotAvailable`].
+    pub fn keep_unpublished(&self, driver: &Driver) -> Result<(), Error> {
+        if !self.patiently(driver, |tx| Ok(self.is_published(tx)))? {
+            return Ok(());
+        }
+        let publication = driver.transaction(|tx| self.publication(tx))?;
+        let became_unlogged = self.locked(driver, TableLock::AccessExclusive, |tx| {
+            let published = self.is_published(tx);
+            if published {
+                self.execute(tx, "ALTER TABLE @job SET UNLOGGED", &[])?;
+                self.execute(tx, "ALTER TABLE @part SET UNLOGGED", &[])?;
+            }
+            Ok(published)
+        })?;
+        if became_unlogged {
+            messages::say_unlogged(&publication);
+        }
+        Ok(())
+    }
+
+    /// A publication of all tables, or of the schema of one of ours.
+    fn publication(&self, tx: &Tx) -> Result<String, Error> {
+        const NAMED: &str = "
+            SELECT p.pubname::text, r.prrelid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+            WHERE r.prrelid = ANY ($1) ORDER BY 1, 2 LIMIT 1";
+        const BROAD: &str = "
+            SELECT p.pubname::text FROM pg_publication p
+            WHERE p.puballtables
+            OR p.oid IN (SELECT n.pnpubid FROM pg_publication_namespace n
+                         JOIN pg_class c ON c.relnamespace = n.pnnspid WHERE c.oid = ANY ($1))
+            ORDER BY 1 LIMIT 1";
+        let tables = self.tables().to_vec();
+        let named = tx.catalog(NAMED, &[&tables]);
+        let first = named.first().map(|row| (row.get(1), row.get(2)));
+        let Some((Some(publication), Some(table))) = first else {
+            return Ok(tx.catalog_value(BROAD, &[&tables]).unwrap_or_default());
+        };
+        Err(Error::JobTablePublished {
+            publication,
+            table: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
+        })
+    }
+}

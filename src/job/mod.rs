@@ -1,0 +1,6 @@
+//! Jobs as they are stored, so that the same CALL goes on where the last one stopped.
+
+pub mod home;
+pub mod part;
+pub mod recorder;
+pub mod store;

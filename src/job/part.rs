@@ -1,0 +1,100 @@
+//! How far a job has come with one leaf table.
+
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+/// What a job is doing with a leaf table, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activity {
+    /// Its rows are filled.
+    #[default]
+    Filling,
+    /// It is looked at for rows that were missed.
+    Verifying,
+}
+
+impl Activity {
+    /// The state of the stored part.
+    pub fn state(self) -> &'static str {
+        match self {
+            Activity::Filling => "filling",
+            Activity::Verifying => "verifying",
+        }
+    }
+}
+
+/// How a leaf table came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A last look at the whole table found no row to fill, and none is NULL.
+    Completed,
+    /// Rows are NULL still.
+    Incomplete,
+    /// The leaf was dropped, and the table it belonged to is still there.
+    Dropped,
+}
+
+impl End {
+    /// The state of the stored part.
+    pub fn state(self) -> &'static str {
+        match self {
+            End::Completed => "completed",
+            End::Incomplete => "incomplete",
+            End::Dropped => "dropped",
+        }
+    }
+}
+
+/// How far a job has come with a leaf table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// What is being done.
+    pub activity: Activity,
+    /// The file that the blocks below are blocks of; `None` before the job has begun with the table.
+    pub file_node: Option<pg_sys::Oid>,
+    /// All blocks before this one are done.
+    pub next_block: u32,
+    /// How many blocks there are to be done.
+    pub end_block: u32,
+    /// While it is verified: rows that were to be filled yet, on the blocks that are done.
+    pub rows_found: u64,
+}
+
+/// What batches did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows filled.
+    pub rows: u64,
+    /// Of those, by HOT updates.
+    pub hot: u64,
+    /// Batches that filled any.
+    pub batches: u64,
+    /// Bytes of WAL written.
+    pub wal: u64,
+}
+
+impl Counts {
+    /// Adds what another batch did.
+    pub fn add(&mut self, other: &Counts) {
+        self.rows += other.rows;
+        self.hot += other.hot;
+        self.batches += other.batches;
+        self.wal += other.wal;
+    }
+}
+
+/// What is stored of a leaf table at one time.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Where the job is now.
+    pub position: Position,
+    /// What was done since the last entry.
+    pub counts: Counts,
+    /// How long that took.
+    pub active: Duration,
+    /// How long the rest of this activity will take, if that is known.
+    pub time_left: Option<Duration>,
+    /// The CALL begins with the table.
+    pub begins: bool,
+}

@@ -1,0 +1,143 @@
+//! What has been done with a leaf table and is not stored yet.
+//!
+//! It is stored when the run begins or ends with the table, when a window was filled, and after a second, but not with
+//! every batch: beside a snapshot that is held, each write leaves a row version that nobody can remove. A batch never waits
+//! for it, for rows are locked meanwhile. What could not be stored is added to what comes next.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::job::part::{Counts, End, Entry, Position};
+use crate::job::store::Job;
+use crate::pg::transaction::{Attempt, Tx};
+use crate::run::driver::Driver;
+
+/// The reader of the view sees numbers that are not older than this.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stores the progress of one leaf table.
+pub struct Recorder<'a> {
+    job: &'a Job,
+    leaf: pg_sys::Oid,
+    position: Position,
+    counts: Counts,
+    time_left: Option<Duration>,
+    /// Nothing was stored by this CALL yet.
+    begins: bool,
+    /// The activity or the file is another one than is stored.
+    changed: bool,
+    stored_at: Instant,
+}
+
+impl<'a> Recorder<'a> {
+    /// For a leaf that a run begins with, or goes on with, at `position`.
+    pub fn new(job: &'a Job, leaf: pg_sys::Oid, position: Position) -> Self {
+        Recorder {
+            job,
+            leaf,
+            position,
+            counts: Counts::default(),
+            time_left: None,
+            begins: true,
+            changed: true,
+            stored_at: Instant::now(),
+        }
+    }
+
+    /// Where the run is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Tells that the run begins something new, or begins again, at `position`.
+    pub fn enter(&mut self, position: Position) {
+        self.position = position;
+        self.time_left = None;
+        self.changed = true;
+    }
+
+    /// Tells that all blocks before `next_block` are done, on which so many rows were found, and how long the others will
+    /// take.
+    pub fn advance(&mut self, next_block: u32, rows_found: u64, time_left: Option<Duration>) {
+        self.position.next_block = next_block;
+        self.position.rows_found = rows_found;
+        self.time_left = time_left;
+    }
+
+    /// Tells that the table has so many blocks now, all of which are to be done.
+    pub fn extend(&mut self, end_block: u32) {
+        self.position.end_block = end_block;
+    }
+
+    /// Tells what a batch did.
+    pub fn add(&mut self, counts: &Counts) {
+        self.counts.add(counts);
+    }
+
+    /// Whether it is time to store what is known.
+    pub fn is_due(&self) -> bool {
+        self.changed || self.stored_at.elapsed() >= INTERVAL
+    }
+
+    /// Whether a row was filled that is not stored yet.
+    pub fn has_filled(&self) -> bool {
+        self.counts.rows > 0
+    }
+
+    /// Stores everything in the current transaction, unless somebody is in the way.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`], [`Error::StoredJob`].
+    pub fn store(&mut self, tx: &Tx) -> Result<(), Error> {
+        if !self.job.is_free(tx)? {
+            return Ok(());
+        }
+        // Once for each leaf this waits, for a little, where somebody has locked rows of the job's tables.
+        let id = match tx.attempt(|| self.job.begin_part(tx, self.leaf)) {
+            Attempt::Done(id) => id?,
+            Attempt::Locked(_) => return Ok(()),
+        };
+        self.job.has_begun(id);
+        if self.job.store(tx, id, self.leaf, &self.entry())? {
+            self.is_stored();
+        }
+        Ok(())
+    }
+
+    /// Stores everything, and how the leaf came out, in a transaction of its own; waits for the job's tables.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`], [`Error::StoredJob`].
+    pub fn finish(&mut self, driver: &Driver, end: End) -> Result<(), Error> {
+        self.job.keep_unpublished(driver)?;
+        let entry = self.entry();
+        let id = self.job.patiently(driver, |tx| {
+            let id = self.job.begin_part(tx, self.leaf)?;
+            self.job.store(tx, id, self.leaf, &entry)?;
+            self.job.finish_part(tx, id, self.leaf, end)?;
+            Ok(id)
+        })?;
+        self.job.has_begun(id);
+        self.job.has_finished(self.leaf);
+        self.is_stored();
+        Ok(())
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            position: self.position,
+            counts: self.counts,
+            active: self.stored_at.elapsed(),
+            time_left: self.time_left,
+            begins: self.begins,
+        }
+    }
+
+    fn is_stored(&mut self) {
+        self.counts = Counts::default();
+        (self.begins, self.changed) = (false, false);
+        self.stored_at = Instant::now();
+    }
+}

@@ -1,0 +1,410 @@
+//! The job as it is stored: one row for it, and one for each leaf table.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::fill::target::Target;
+use crate::fill::value::{Recipe, Value};
+use crate::job::home::{Home, Names};
+use crate::job::part::{Activity, End, Entry, Position};
+use crate::pg::spi::{Row, Statement};
+use crate::pg::transaction::Tx;
+use crate::pg::{role, server, usage};
+use crate::run::driver::Driver;
+
+/// A job: one CALL, or several that take it up from each other.
+///
+/// Nothing is stored before [`Job::begin`], which is part of the first transaction that has done something.
+pub struct Job {
+    home: Home,
+    what: What,
+    /// Its number, once it is stored.
+    id: Cell<Option<i64>>,
+    begun: Cell<bool>,
+    positions: RefCell<HashMap<pg_sys::Oid, Position>>,
+    store: RefCell<Option<(Names, Statement)>>,
+    /// A publication would send it to subscribers: nothing is stored before that has been stopped.
+    published: Cell<bool>,
+}
+
+/// What a job fills, with what, as it is stored.
+struct What {
+    root: pg_sys::Oid,
+    leaves: Vec<pg_sys::Oid>,
+    column: String,
+    number: i16,
+    value: String,
+    filter: Option<String>,
+    batch_size: i32,
+}
+
+impl Job {
+    /// Finds the unfinished job for this column and value, or makes a new one. Call it between transactions.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
+    /// [`Error::LockNotAvailable`], [`Error::StoredJob`].
+    pub fn open(
+        driver: &Driver,
+        target: &Target,
+        value: &Value,
+        batch_size: i32,
+    ) -> Result<Self, Error> {
+        let home = driver.transaction(Home::find)?;
+        home.keep_unpublished(driver)?;
+        let (id, positions) = home.patiently(driver, |tx| {
+            let id = find_unfinished(tx, &home, target, value)?;
+            let positions = match id {
+                Some(id) => positions(tx, &home, id)?,
+                None => HashMap::new(),
+            };
+            Ok((id, positions))
+        })?;
+        Ok(Job {
+            what: What {
+                root: target.table,
+                leaves: target.leaves.clone(),
+                column: target.column.clone(),
+                number: target.number,
+                value: serde_json::to_string(&value.recipe)?,
+                filter: value.filter.clone(),
+                batch_size,
+            },
+            home,
+            id: Cell::new(id),
+            begun: Cell::new(false),
+            positions: RefCell::new(positions),
+            store: RefCell::new(None),
+            published: Cell::new(false),
+        })
+    }
+
+    /// The role that owns the extension.
+    pub fn owner(&self) -> pg_sys::Oid {
+        self.home.owner
+    }
+
+    /// Where to go on with a leaf table.
+    pub fn position(&self, leaf: pg_sys::Oid) -> Position {
+        let positions = self.positions.borrow();
+        positions.get(&leaf).copied().unwrap_or_default()
+    }
+
+    /// Whether the job can be stored in this transaction without waiting; locks its tables then.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn is_free(&self, tx: &Tx) -> Result<bool, Error> {
+        if !self.home.try_lock(tx)? {
+            return Ok(false);
+        }
+        self.published.set(self.home.is_published(tx));
+        Ok(!self.published.get())
+    }
+
+    /// Does what [`Job::is_free`] has found to be necessary. Call it between transactions.
+    ///
+    /// # Errors
+    /// Those of [`Home::keep_unpublished`].
+    pub fn keep_unpublished(&self, driver: &Driver) -> Result<(), Error> {
+        if self.published.take() {
+            self.home.keep_unpublished(driver)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `work`, which stores something, in a transaction of its own, waiting for the job's tables.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`], and those of `work`.
+    pub fn patiently<T>(
+        &self,
+        driver: &Driver,
+        work: impl FnMut(&Tx) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.home.patiently(driver, work)
+    }
+
+    /// Stores the job with all its leaf tables, unless that was done. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn begin(&self, tx: &Tx) -> Result<i64, Error> {
+        const RESUME: &str = "
+            UPDATE @job SET pid = $3, batch_size = $4, role = $5::regrole, started_at = clock_timestamp()
+            WHERE system_identifier = $1 AND job_id = $2";
+        if let (Some(id), true) = (self.id.get(), self.begun.get()) {
+            return Ok(id);
+        }
+        let id = match self.id.get() {
+            Some(id) => {
+                let (cluster, role) = (server::system_identifier(), role::session_user());
+                let size = self.what.batch_size;
+                self.home
+                    .execute(tx, RESUME, &[&cluster, &id, &usage::pid(), &size, &role])?;
+                id
+            }
+            None => self.insert(tx)?,
+        };
+        self.add_parts(tx, id, &self.what.leaves)?;
+        Ok(id)
+    }
+
+    /// Tells that the transaction that began the job with this number goes through.
+    pub fn has_begun(&self, id: i64) {
+        self.id.set(Some(id));
+        self.begun.set(true);
+    }
+
+    /// Tells where the run has come to with a leaf table, which it leaves for now.
+    pub fn has_come_to(&self, leaf: pg_sys::Oid, position: Position) {
+        self.positions.borrow_mut().insert(leaf, position);
+    }
+
+    /// Tells that a leaf table was verified, so that it will only have to be looked at again.
+    pub fn has_finished(&self, leaf: pg_sys::Oid) {
+        self.has_come_to(leaf, finished());
+    }
+
+    fn insert(&self, tx: &Tx) -> Result<i64, Error> {
+        const SUPERSEDE: &str = "
+            UPDATE @job SET state = 'superseded', finished_at = clock_timestamp()
+            WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3 AND state = 'running'";
+        const INSERT: &str = "
+            INSERT INTO @job
+                (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid)
+            SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10
+            RETURNING job_id";
+        let (cluster, what) = (server::system_identifier(), &self.what);
+        self.home
+            .execute(tx, SUPERSEDE, &[&cluster, &what.root, &what.number])?;
+        self.home
+            .execute(
+                tx,
+                INSERT,
+                &[
+                    &cluster,
+                    &self.home.sequence,
+                    &what.root,
+                    &what.column,
+                    &what.number,
+                    &what.value,
+                    &what.filter,
+                    &what.batch_size,
+                    &role::session_user(),
+                    &usage::pid(),
+                ],
+            )?
+            .first()
+            .and_then(|row| row.get(1))
+            .ok_or(Error::ExtensionDropped)
+    }
+
+    /// Adds leaf tables, those that the job does not have yet.
+    fn add_parts(&self, tx: &Tx, id: i64, leaves: &[pg_sys::Oid]) -> Result<(), Error> {
+        const ADD: &str = "
+            INSERT INTO @part (system_identifier, job_id, table_name, root_table)
+            SELECT $1, $2, leaf::regclass, $4::regclass FROM unnest($3) AS leaf
+            ON CONFLICT (system_identifier, job_id, table_name) DO NOTHING";
+        let (cluster, root) = (server::system_identifier(), self.what.root);
+        self.home
+            .execute(tx, ADD, &[&cluster, &id, &leaves.to_vec(), &root])
+            .map(drop)
+    }
+
+    /// Begins the job if that is yet to be done, and makes sure that it has this leaf table. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn begin_part(&self, tx: &Tx, leaf: pg_sys::Oid) -> Result<i64, Error> {
+        let id = self.begin(tx)?;
+        // A partition may have been attached since.
+        if !self.what.leaves.contains(&leaf) {
+            self.add_parts(tx, id, &[leaf])?;
+        }
+        Ok(id)
+    }
+
+    /// Stores how far job `id` has come with a leaf table. `false` if somebody has the row locked.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn store(&self, tx: &Tx, id: i64, leaf: pg_sys::Oid, entry: &Entry) -> Result<bool, Error> {
+        let mut store = self.store.borrow_mut();
+        let names = self.home.names(tx)?;
+        let (_, statement) = match &mut *store {
+            Some(prepared) if prepared.0 == names => prepared,
+            outdated => {
+                let statement = self.home.prepare(tx, &names, STORE, &STORE_TYPES);
+                outdated.insert((names, statement))
+            }
+        };
+        let Entry {
+            position, counts, ..
+        } = entry;
+        let time_left = entry.time_left.map(|left| left.as_micros() as i64);
+        let rows = self.home.run(
+            tx,
+            statement,
+            &[
+                &server::system_identifier(),
+                &id,
+                &leaf,
+                &position.activity.state(),
+                &position.file_node,
+                &i64::from(position.next_block),
+                &i64::from(position.end_block),
+                &(position.rows_found as i64),
+                &(counts.rows as i64),
+                &(counts.hot as i64),
+                &(counts.batches as i64),
+                &(counts.wal as i64),
+                &(entry.active.as_micros() as i64),
+                &time_left,
+                &entry.begins,
+            ],
+        );
+        Ok(rows.processed() > 0)
+    }
+
+    /// Says that a leaf table is gone, if the job has got as far as being stored.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`].
+    pub fn drop_part(&self, driver: &Driver, leaf: pg_sys::Oid) -> Result<(), Error> {
+        match self.id.get() {
+            Some(id) => self.patiently(driver, |tx| self.finish_part(tx, id, leaf, End::Dropped)),
+            None => Ok(()),
+        }
+    }
+
+    /// Says how a leaf table of job `id` came out.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn finish_part(&self, tx: &Tx, id: i64, leaf: pg_sys::Oid, end: End) -> Result<(), Error> {
+        const FINISH: &str = "
+            UPDATE @part
+            SET state = $4, next_block = end_block, time_left = '0',
+                updated_at = clock_timestamp(), finished_at = clock_timestamp()
+            WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3";
+        let cluster = server::system_identifier();
+        self.home
+            .execute(tx, FINISH, &[&cluster, &id, &leaf, &end.state()])
+            .map(drop)
+    }
+
+    /// Says that the job is done, with all its leaf tables.
+    ///
+    /// # Errors
+    /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`].
+    pub fn finish(&self, driver: &Driver) -> Result<(), Error> {
+        const FINISH: &str = "
+            UPDATE @job
+            SET state = CASE WHEN EXISTS (SELECT FROM @part p
+                                          WHERE p.system_identifier = $1 AND p.job_id = $2 AND p.state = 'incomplete')
+                             THEN 'incomplete' ELSE 'completed' END,
+                finished_at = clock_timestamp()
+            WHERE system_identifier = $1 AND job_id = $2";
+        let cluster = server::system_identifier();
+        self.patiently(driver, |tx| {
+            let id = self.begin(tx)?;
+            self.home.execute(tx, FINISH, &[&cluster, &id]).map(drop)
+        })
+    }
+}
+
+/// A leaf table that was verified before is looked at again.
+fn finished() -> Position {
+    Position {
+        activity: Activity::Verifying,
+        ..Position::default()
+    }
+}
+
+const STORE: &str = "
+    UPDATE @part
+    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8,
+        rows_filled = rows_filled + $9, rows_hot = rows_hot + $10, batches = batches + $11, wal_bytes = wal_bytes + $12,
+        active_time = active_time + $13 * interval '1 microsecond', time_left = $14 * interval '1 microsecond',
+        started_at = CASE WHEN $15 THEN clock_timestamp() ELSE started_at END,
+        updated_at = clock_timestamp(), finished_at = NULL
+    WHERE ctid = (SELECT ctid FROM @part WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
+                  FOR NO KEY UPDATE SKIP LOCKED)";
+
+const STORE_TYPES: [pg_sys::Oid; 15] = [
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::OIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::OIDOID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::BOOLOID,
+];
+
+fn find_unfinished(
+    tx: &Tx,
+    home: &Home,
+    target: &Target,
+    value: &Value,
+) -> Result<Option<i64>, Error> {
+    const UNFINISHED: &str = "
+        SELECT job_id, value::text FROM @job
+        WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3
+        AND filter IS NOT DISTINCT FROM $4 AND state = 'running'
+        ORDER BY job_id DESC";
+    let cluster = server::system_identifier();
+    let rows = home.execute(
+        tx,
+        UNFINISHED,
+        &[&cluster, &target.table, &target.number, &value.filter],
+    )?;
+    for row in rows.iter() {
+        let stored: String = row.get(2).unwrap_or_default();
+        if serde_json::from_str::<Recipe>(&stored)? == value.recipe {
+            return Ok(row.get(1));
+        }
+    }
+    Ok(None)
+}
+
+/// How far job `id` has come with each of its leaf tables.
+fn positions(tx: &Tx, home: &Home, id: i64) -> Result<HashMap<pg_sys::Oid, Position>, Error> {
+    const PARTS: &str = "
+        SELECT table_name::oid, state, file_node, next_block, end_block, rows_found FROM @part
+        WHERE system_identifier = $1 AND job_id = $2";
+    let rows = home.execute(tx, PARTS, &[&server::system_identifier(), &id])?;
+    Ok(rows.iter().filter_map(position).collect())
+}
+
+fn position(row: Row<'_>) -> Option<(pg_sys::Oid, Position)> {
+    let block = |number| {
+        let block: Option<i64> = row.get(number);
+        block.and_then(|block| block.try_into().ok()).unwrap_or(0)
+    };
+    let state: String = row.get(2)?;
+    let stored = |activity| Position {
+        activity,
+        file_node: row.get(3),
+        next_block: block(4),
+        end_block: block(5),
+        rows_found: row.get::<i64>(6).unwrap_or(0).unsigned_abs(),
+    };
+    let position = match state.as_str() {
+        "pending" | "filling" => stored(Activity::Filling),
+        "verifying" => stored(Activity::Verifying),
+        _ => finished(),
+    };
+    Some((row.get(1)?, position))
+}

@@ -1,0 +1,289 @@
+//! What a run says without ending: every NOTICE and WARNING, in PostgreSQL's message style.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::fill::outcome::{Cause, Leftover};
+use crate::fill::request::Request;
+use crate::fill::target::Target;
+use crate::job::part::Counts;
+use crate::pg::{message, spi, usage};
+use crate::run::progress::Sizes;
+use crate::settings;
+
+/// So many of them: `1 row`, `2 batches`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = match count {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{plural}")
+}
+
+/// A line that stands for itself.
+pub fn say(line: String) {
+    message::notice(line, None, None);
+}
+
+/// How far rows are filled: the share of the blocks from 0 to 1, rows, rows per second.
+pub fn filling(table: &str, share: f64, rows: u64, rate: f64, left: Option<Duration>) -> String {
+    format!(
+        "table \"{table}\": {:.1}% done, {} filled, {rate:.0} rows/s, {}",
+        100.0 * share,
+        counted(rows, "row"),
+        time_left(left)
+    )
+}
+
+/// How far a table is verified: the share of its blocks from 0 to 1, and the rows filled so far.
+pub fn verifying(table: &str, share: f64, rows: u64, left: Option<Duration>) -> String {
+    format!(
+        "table \"{table}\": verifying, {:.1}% done, {} filled, {}",
+        100.0 * share,
+        counted(rows, "row"),
+        time_left(left)
+    )
+}
+
+fn time_left(left: Option<Duration>) -> String {
+    match left {
+        Some(left) => format!("about {} left", seconds(left)),
+        None => "time left not known yet".into(),
+    }
+}
+
+/// What a run did and what it cost; `hot` is the share of HOT updates, if they are counted.
+pub fn say_summary(
+    table: &str,
+    total: &Counts,
+    elapsed: Duration,
+    hot: Option<f64>,
+    before: Sizes,
+    after: Sizes,
+) {
+    let hot = hot.map_or_else(String::new, |share| {
+        format!("; {:.0}% HOT updates", 100.0 * share)
+    });
+    message::notice(
+        format!("filled {} of table \"{table}\"", counted(total.rows, "row")),
+        Some(&format!(
+            "{} in {}, {:.0} rows/s{hot}; heap {}, indexes {}; {} of WAL.",
+            counted(total.batches, "batch"),
+            seconds(elapsed),
+            total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
+            growth(before.heap, after.heap),
+            growth(before.indexes, after.indexes),
+            usage::size_pretty(total.wal),
+        )),
+        None,
+    );
+}
+
+/// A step was not needed.
+pub fn say_already_not_null(table: &str, column: &str) {
+    say(format!(
+        "column \"{column}\" of table \"{table}\" is already NOT NULL, skipping"
+    ));
+}
+
+/// The last step is done.
+pub fn say_now_not_null(table: &str, column: &str) {
+    say(format!(
+        "column \"{column}\" of table \"{table}\" is now NOT NULL"
+    ));
+}
+
+/// A column is there already, and has this type; a default was given for it.
+pub fn say_column_exists(table: &str, column: &str, type_name: &str, default: bool) {
+    message::notice(
+        format!("column \"{column}\" of table \"{table}\" already exists, skipping"),
+        Some(&format!(
+            "It is of type {type_name}.  Its default and its rows were left as they are."
+        )),
+        default.then_some("safe_backfill fills rows that are null."),
+    );
+}
+
+/// New rows will be NULL again. The HINT can be run when all rows get the same value.
+pub fn say_no_default(request: &Request) {
+    let target = &request.target;
+    let column = spi::quote(&target.column);
+    let default = match request.value.constant() {
+        Some(_) => spi::quote_literal(request.value.procedure().1),
+        None => "...".into(),
+    };
+    message::notice(
+        format!(
+            "column \"{}\" of table \"{}\" has no default",
+            target.column, target.table_name
+        ),
+        Some("Rows inserted without a value for it are null again."),
+        Some(&format!(
+            "Set one first, for new rows alone: SET lock_timeout = '1s'; ALTER TABLE {} ALTER COLUMN {column} SET DEFAULT {default};",
+            target.quoted()
+        )),
+    );
+}
+
+/// Another run is working on a partition; that is its error.
+pub fn say_waiting_for_run(error: &Error) {
+    message::notice(
+        format!("{error}; waiting for it to end"),
+        error.detail().as_deref(),
+        None,
+    );
+}
+
+/// The blocks of a table are those of another file now.
+pub fn say_rewritten(table: &str) {
+    say(format!(
+        "table \"{table}\" was rewritten since the last batch; starting over at its first block"
+    ));
+}
+
+/// Dead row versions are kept for somebody.
+pub fn say_horizon_holder(table: &str, holder: &str, hint: &str) {
+    message::notice(
+        format!("could not reuse dead row versions of table \"{table}\""),
+        Some(&format!(
+            "They are kept for {holder}.  The table will grow."
+        )),
+        Some(hint),
+    );
+}
+
+/// A lock was not to be had in time; who holds it, if that is known.
+pub fn say_retry(table: &str, retry: u32, limit: u32, pause: Duration, holders: Option<String>) {
+    message::notice(
+        format!(
+            "could not lock table \"{table}\" within {} ms, retry {retry} of {limit} in {} ms",
+            settings::lock_timeout().as_millis(),
+            pause.as_millis()
+        ),
+        holders
+            .map(|holders| format!("Locks are held by {holders}."))
+            .as_deref(),
+        None,
+    );
+}
+
+/// The tables of the jobs would have been published.
+pub fn say_unlogged(publication: &str) {
+    message::notice(
+        format!(
+            "tables \"safe_backfill_job\" and \"safe_backfill_part\" are unlogged now, because publication \"{publication}\" would publish them"
+        ),
+        Some(
+            "After a crash of the server the progress of jobs is lost, but no row that was filled.",
+        ),
+        None,
+    );
+}
+
+/// A validation begins that will take some time: it reads so many bytes, at so many bytes per second.
+pub fn say_validating(table: &str, column: &str, bytes: u64, speed: Option<f64>) {
+    let about = speed.map_or_else(String::new, |speed| {
+        format!(" in about {:.0} s", (bytes as f64 / speed).ceil())
+    });
+    message::notice(
+        format!("validating column \"{column}\" of table \"{table}\""),
+        Some(&format!(
+            "It reads {}{about}, while others read and write.",
+            usage::size_pretty(bytes)
+        )),
+        None,
+    );
+}
+
+/// A validation has ended that took some time.
+pub fn say_validated(table: &str, column: &str, time: Duration) {
+    say(format!(
+        "validated column \"{column}\" of table \"{table}\" in {:.1} s",
+        time.as_secs_f64()
+    ));
+}
+
+/// Rows of a tree had to be filled in every round, so many in the last.
+pub fn warn_of_moving_rows(target: &Target, filled: u64) {
+    message::warning(
+        format!("rows of table \"{}\" kept becoming null", target.table_name),
+        &format!(
+            "At the last look {} had to be filled in column \"{}\".",
+            counted(filled, "row"),
+            target.column
+        ),
+        Some(GIVE_A_VALUE),
+    );
+}
+
+const GIVE_A_VALUE: &str =
+    "Set a default on the column, or have the application give a value, then call again.";
+
+/// Rows are NULL still.
+pub fn warn_of_leftover(leftover: &Leftover) {
+    let (detail, hint) = match leftover.cause {
+        Cause::NullExpression => (
+            "The expression is null for them.",
+            "Fill them in another way.",
+        ),
+        Cause::Refused => (
+            "A trigger or the expression keeps them so.",
+            "Fill them in another way, or without the trigger.",
+        ),
+        Cause::KeptComing => ("New ones keep coming.", GIVE_A_VALUE),
+    };
+    let are = if leftover.rows == 1 { "is" } else { "are" };
+    message::warning(
+        format!(
+            "{} of table \"{}\" {are} still null in column \"{}\"",
+            counted(leftover.rows, "row"),
+            leftover.table,
+            leftover.column
+        ),
+        detail,
+        Some(hint),
+    );
+}
+
+fn seconds(time: Duration) -> String {
+    let whole = time.as_secs();
+    match whole {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn growth(before: i64, after: i64) -> String {
+    if before == 0 {
+        return format!("{after:+} bytes");
+    }
+    format!("{:+.1}%", 100.0 * (after - before) as f64 / before as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_percent_rate_and_time_left() {
+        let left = Some(Duration::from_secs(30));
+        assert_eq!(
+            filling("large_user", 0.25, 5000, 500.0, left),
+            "table \"large_user\": 25.0% done, 5000 rows filled, 500 rows/s, about 30.0 s left"
+        );
+        assert_eq!(
+            verifying("large_user", 0.4, 1, None),
+            "table \"large_user\": verifying, 40.0% done, 1 row filled, time left not known yet"
+        );
+    }
+
+    #[test]
+    fn times_and_sizes_read_well() {
+        assert_eq!(seconds(Duration::from_secs(75)), "1 min 15 s");
+        assert_eq!(seconds(Duration::from_secs(7322)), "2 h 2 min");
+        assert_eq!(growth(200, 226), "+13.0%");
+        assert_eq!(growth(0, 8192), "+8192 bytes");
+    }
+}

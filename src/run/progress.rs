@@ -1,0 +1,230 @@
+//! How far a run has come, told from time to time and when it ends.
+
+use std::time::{Duration, Instant};
+
+use planner::eta::{share, time_left};
+
+use crate::job::part::{Activity, Counts, Position};
+use crate::messages;
+use crate::pg::usage;
+use crate::settings;
+
+/// Counts what a run has done and says so from time to time.
+pub struct Report {
+    table: String,
+    began: Instant,
+    last_said: Instant,
+    total: Counts,
+    /// Blocks of all leaf tables, to be filled.
+    filling: Blocks,
+    /// Blocks of the leaf table that is worked on.
+    leaf: Blocks,
+    /// What is done with it.
+    activity: Activity,
+    /// Of the window being swept, so many blocks' worth is done.
+    of_window: f64,
+    holder_is_named: bool,
+}
+
+/// Blocks, and how many of them are done.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    all: f64,
+    /// Done by earlier calls.
+    before: f64,
+    /// Done by this one.
+    done: f64,
+    since: Instant,
+}
+
+impl Blocks {
+    fn new(all: f64, before: f64) -> Self {
+        Blocks {
+            all,
+            before,
+            done: 0.0,
+            since: Instant::now(),
+        }
+    }
+
+    /// The share that is done, if some more are.
+    fn share(&self, more: f64) -> f64 {
+        share(self.before + self.done + more, self.all)
+    }
+
+    /// How long the others take, at the speed of this CALL.
+    fn time_left(&self, more: f64, elapsed: Duration) -> Option<Duration> {
+        time_left(elapsed, share(self.done + more, self.all - self.before))
+    }
+}
+
+impl Report {
+    /// A report on a run over `blocks` blocks of `table`.
+    pub fn new(table: &str, blocks: u64) -> Self {
+        let now = Instant::now();
+        Report {
+            table: table.into(),
+            began: now,
+            last_said: now,
+            total: Counts::default(),
+            filling: Blocks::new(blocks as f64, 0.0),
+            leaf: Blocks::new(0.0, 0.0),
+            activity: Activity::Filling,
+            of_window: 0.0,
+            holder_is_named: false,
+        }
+    }
+
+    /// Tells that the run begins, or goes on, with a leaf table.
+    pub fn begin(&mut self, position: Position) {
+        self.activity = position.activity;
+        let (all, before) = (position.end_block.into(), position.next_block.into());
+        self.leaf = Blocks::new(all, before);
+        self.of_window = 0.0;
+        if self.activity == Activity::Filling {
+            self.filling.before += before;
+        }
+    }
+
+    /// Counts one batch, and says how things stand if it is time to.
+    pub fn batch(&mut self, counts: &Counts) {
+        self.total.add(counts);
+        self.say_if_due();
+    }
+
+    fn say_if_due(&mut self) {
+        let due = settings::progress_interval();
+        if due.is_some_and(|interval| self.last_said.elapsed() >= interval) {
+            self.last_said = Instant::now();
+            messages::say(self.line());
+        }
+    }
+
+    /// Tells that all blocks of the leaf before this one are done. Returns how long the others take, if that is known.
+    pub fn blocks_done(&mut self, next_block: u32) -> Option<Duration> {
+        let done = f64::from(next_block) - self.leaf.before;
+        if self.activity == Activity::Filling {
+            self.filling.done += done - self.leaf.done;
+        }
+        self.leaf.done = done;
+        self.of_window = 0.0;
+        self.say_if_due();
+        self.leaf.time_left(0.0, self.leaf.since.elapsed())
+    }
+
+    /// Says how much of the window being swept is done, in blocks.
+    pub fn window_at(&mut self, blocks: f64) {
+        self.of_window = blocks;
+    }
+
+    /// Whether the user knows who keeps dead row versions alive.
+    pub fn holder_is_named(&self) -> bool {
+        self.holder_is_named
+    }
+
+    /// Tells the user, once, who keeps dead row versions alive, and what to do about it.
+    pub fn name_holder(&mut self, holder: &str, hint: &str) {
+        self.holder_is_named = true;
+        messages::say_horizon_holder(&self.table, holder, hint);
+    }
+
+    /// Rows filled so far.
+    pub fn rows(&self) -> u64 {
+        self.total.rows
+    }
+
+    fn line(&self) -> String {
+        match self.activity {
+            Activity::Filling => {
+                let (share, elapsed) = (self.filling.share(self.of_window), self.began.elapsed());
+                let left = self.filling.time_left(self.of_window, elapsed);
+                let rate = self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9);
+                messages::filling(&self.table, share, self.total.rows, rate, left)
+            }
+            Activity::Verifying => {
+                let left = self.leaf.time_left(0.0, self.leaf.since.elapsed());
+                messages::verifying(&self.table, self.leaf.share(0.0), self.total.rows, left)
+            }
+        }
+    }
+
+    /// The last message of a run: what it did and what it cost.
+    pub fn say_summary(&self, before: Sizes, after: Sizes) {
+        let hot = usage::counts_updates()
+            .then(|| share(self.total.hot as f64, self.total.rows.max(1) as f64));
+        messages::say_summary(
+            &self.table,
+            &self.total,
+            self.began.elapsed(),
+            hot,
+            before,
+            after,
+        );
+    }
+}
+
+/// Bytes that a table takes on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Its main fork, all leaves together.
+    pub heap: i64,
+    /// All its indexes.
+    pub indexes: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(next_block: u32, end_block: u32, blocks: u64) -> Report {
+        let mut report = Report::new("t", blocks);
+        report.begin(Position {
+            next_block,
+            end_block,
+            ..Position::default()
+        });
+        report.began = Instant::now() - Duration::from_secs(10);
+        report.leaf.since = report.began;
+        report
+    }
+
+    #[test]
+    fn a_resumed_run_judges_by_its_own_speed() {
+        let mut report = begun(900, 1000, 1000);
+        let left = report.blocks_done(910).expect("an estimate");
+        assert!((89.0..92.0).contains(&left.as_secs_f64()), "{left:?}");
+        let line = report.line();
+        assert!(line.contains("91.0% done"), "{line}");
+        assert!(line.contains("about 1 min 30 s left"), "{line}");
+    }
+
+    #[test]
+    fn the_share_is_of_all_leaves_while_they_are_filled() {
+        let mut report = begun(0, 100, 400);
+        report.blocks_done(100);
+        let mut verified = Position {
+            end_block: 100,
+            ..Position::default()
+        };
+        report.begin(verified);
+        report.window_at(50.0);
+        assert!(report.line().contains("37.5% done"), "{}", report.line());
+        verified.activity = Activity::Verifying;
+        report.begin(verified);
+        report.blocks_done(40);
+        assert!(
+            report.line().contains("verifying, 40.0% done"),
+            "{}",
+            report.line()
+        );
+    }
+
+    #[test]
+    fn nothing_done_yet_promises_nothing() {
+        assert!(
+            begun(0, 400, 400)
+                .line()
+                .ends_with("time left not known yet")
+        );
+    }
+}
