@@ -180,8 +180,12 @@ pub enum Error {
     #[error("extension \"pg_safe_backfill\" was dropped during the call")]
     ExtensionDropped,
     /// A publication names the job table.
-    #[error("table \"safe_backfill_job\" is published by publication \"{publication}\"")]
-    JobTablePublished { publication: String, table: String },
+    #[error("table {table} is published by publication \"{publication}\"")]
+    JobTablePublished {
+        publication: String,
+        /// As SQL writes it, with its schema.
+        table: String,
+    },
     /// Triggers that an UPDATE of the named table would fire, and UPDATEs of its leaves do not.
     #[error(
         "cannot backfill table \"{table}\" because of its statement-level UPDATE trigger \"{trigger}\""

@@ -107,6 +107,8 @@ pub struct Machine {
     looks: u32,
     /// The digest of the look before.
     before: Option<u64>,
+    /// Rows were asked in vain.
+    refused: bool,
 }
 
 impl Machine {
@@ -116,6 +118,7 @@ impl Machine {
             phase,
             looks: 0,
             before: None,
+            refused: false,
         }
     }
 
@@ -129,10 +132,7 @@ impl Machine {
         let next = match (self.phase, event) {
             (_, Event::Rewritten) => Phase::Filling,
             (Phase::Filling, Event::Swept) => Phase::Verifying,
-            (Phase::Counting, Event::Looked { seen, .. }) => Phase::Done(match seen.due {
-                0 => Finding::Verified { null: seen.null() },
-                _ => Finding::KeptComing { null: seen.null() },
-            }),
+            (Phase::Counting, Event::Looked { seen, .. }) => Phase::Done(self.counted(&seen)),
             (Phase::Verifying, Event::Looked { seen, held: 0 }) => self.after_look(&seen),
             (Phase::Verifying, Event::Looked { .. }) => Phase::Waiting,
             (Phase::Waiting, Event::Asked { seen, held: 0 }) => self.after_look(&seen),
@@ -150,6 +150,15 @@ impl Machine {
         false
     }
 
+    fn counted(&self, seen: &Seen) -> Finding {
+        let null = seen.null();
+        match seen.due {
+            0 => Finding::Verified { null },
+            _ if self.refused => Finding::Refused { null },
+            _ => Finding::KeptComing { null },
+        }
+    }
+
     fn after_look(&mut self, seen: &Seen) -> Phase {
         let same = self.before.replace(seen.digest) == Some(seen.digest);
         self.looks += 1;
@@ -159,7 +168,9 @@ impl Machine {
         // Rows that are still where they were have been asked, and refused; others were moved by an update between the
         // look and the filling, or are new.
         if seen.filled == 0 && (seen.refused > 0 || same) {
-            return Phase::Done(Finding::Refused { null: seen.null() });
+            // A row that was written is another one now, which the same look may have come by again.
+            self.refused = true;
+            return Phase::Counting;
         }
         if self.looks < MOST_LOOKS {
             Phase::Verifying
@@ -263,6 +274,8 @@ mod tests {
         };
         machine.handle(looked);
         assert_eq!(machine.phase(), Phase::Verifying);
+        machine.handle(looked);
+        assert_eq!(machine.phase(), Phase::Counting);
         machine.handle(looked);
         assert_eq!(machine.phase(), Phase::Done(Finding::Refused { null: 3 }));
     }

@@ -104,7 +104,8 @@ impl Leaf<'_> {
 
     /// The end of the table, where new rows go.
     fn extend_look(&mut self, end: u32) -> Result<u32, Halt> {
-        if self.look.extensions >= MOST_EXTENSIONS {
+        // Rows that were asked in vain have gone there, too, and would be asked again.
+        if self.look.extensions >= MOST_EXTENSIONS || self.look.seen.refused > 0 {
             return Ok(end);
         }
         self.look.extensions += 1;

@@ -57,6 +57,8 @@ impl Durability {
         while standbys_are_awaited(self.level) && confirmed(self.level) < end {
             warn_if_interrupted();
             transaction::check_for_interrupts();
+            // The standby may be taken off the list, which only the configuration tells.
+            settings::reload_if_asked();
             if began.elapsed() < SOON {
                 std::thread::sleep(SHORT_NAP);
             } else {

@@ -212,7 +212,8 @@ fn texts(db: &Database, query: &str) -> Result<Vec<String>> {
 /// Looks at the job in all ways there are.
 fn read(client: &mut Client) -> Result<()> {
     Ok(client.batch_execute(
-        "SELECT * FROM public.safe_backfill_progress; SELECT * FROM public.safe_backfill_job",
+        "SELECT * FROM public.safe_backfill_progress; SELECT * FROM public.safe_backfill_job;
+         SELECT * FROM public.safe_backfill_part",
     )?)
 }
 
@@ -239,7 +240,7 @@ fn objects_made_before_the_extension_are_not_used_by_it() -> Result<()> {
     // Finished, and stopped half-way.
     read(&mut superuser)?;
     superuser.batch_execute(
-        "UPDATE public.safe_backfill_part SET state = 'running', next_block = 1, end_block = 3",
+        "UPDATE public.safe_backfill_part SET state = 'filling', next_block = 1, end_block = 3",
     )?;
     read(&mut superuser)?;
     let other = format!("{}_other", db.name());

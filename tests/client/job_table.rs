@@ -209,7 +209,8 @@ fn goes_on_when_the_schema_of_the_extension_is_renamed() -> Result<()> {
 #[test]
 fn goes_on_when_the_jobs_are_moved_to_another_schema() -> Result<()> {
     survives(
-        "CREATE SCHEMA other; ALTER TABLE ext.safe_backfill_job SET SCHEMA other",
+        "CREATE SCHEMA other; ALTER TABLE ext.safe_backfill_job SET SCHEMA other;
+         ALTER TABLE ext.safe_backfill_part SET SCHEMA other",
         "other",
     )
 }

@@ -186,19 +186,22 @@ fn jobs_are_seen_by_those_who_may_read_the_table_and_written_by_nobody() -> Resu
         .end()?
         .succeeded()?;
     let mut client = db.connect_as(other)?;
-    let mut seen = || -> Result<(i64, i64)> {
-        let query = "SELECT (SELECT count(*) FROM safe_backfill_job), (SELECT count(*) FROM safe_backfill_progress)";
+    let mut seen = || -> Result<(i64, i64, i64)> {
+        let query = "SELECT (SELECT count(*) FROM safe_backfill_job), (SELECT count(*) FROM safe_backfill_part),
+                            (SELECT count(*) FROM safe_backfill_progress)";
         let row = client.query_one(query, &[])?;
-        Ok((row.get(0), row.get(1)))
+        Ok((row.get(0), row.get(1), row.get(2)))
     };
-    assert_eq!(seen()?, (0, 0));
+    assert_eq!(seen()?, (0, 0, 0));
     db.execute(&format!("GRANT SELECT ON t TO {other}"))?;
-    assert_eq!(seen()?, (1, 1));
+    assert_eq!(seen()?, (1, 1, 1));
     for role in [&roles.owner, other] {
         let mut client = db.connect_as(role)?;
         for statement in [
             "UPDATE safe_backfill_part SET next_block = 0",
             "DELETE FROM safe_backfill_part",
+            "DELETE FROM safe_backfill_job",
+            "UPDATE safe_backfill_job SET pid = 0",
             "TRUNCATE safe_backfill_job",
             "INSERT INTO safe_backfill_job SELECT * FROM safe_backfill_job",
             "SELECT FROM safe_backfill_job FOR UPDATE",

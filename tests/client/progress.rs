@@ -68,7 +68,7 @@ fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
     let run = db.start_after("SET test.pause = 0.001", call)?;
     db.wait_until("SELECT percent > 0 FROM safe_backfill_progress")?;
     let (state, pid, percent, rows) = seen()?;
-    assert_eq!((state.as_str(), pid), ("running", Some(run.pid)));
+    assert_eq!((state.as_str(), pid), ("filling", Some(run.pid)));
     ensure!(percent > 20.0 && percent < 100.0, "{percent}");
     assert!(db.value::<bool>(
         "SELECT time_left >= '0' AND rows_per_second BETWEEN 1 AND 2000 AND started_at < updated_at
@@ -124,7 +124,7 @@ fn settings_are_listed_with_unit_and_limits_and_typos_are_errors() -> Result<()>
 fn a_running_call_follows_the_configuration() -> Result<()> {
     // Far apart, since a row takes longer than its pause on a busy machine.
     let db = Database::alone(Options::default().set("safe_backfill.max_batch_time", "250ms"))?;
-    slow_table(&db, 2500)?;
+    slow_table(&db, 8000)?;
     let run = db.start_after("SET test.pause = 0.001", "CALL safe_backfill('t', 'c', 1)")?;
     run.wait_for_rows("t", 300)?;
     let rows_per_batch = |wait: &str| -> Result<f64> {
@@ -149,7 +149,8 @@ fn a_running_call_follows_the_configuration() -> Result<()> {
             anyhow::Ok(())
         })?;
     db.execute("SELECT pg_reload_conf()")?;
-    db.wait_until("SELECT pg_sleep(0.3) IS NOT NULL")?;
+    // What is counted from here on was filled afterwards: it is stored once in a second.
+    db.wait_until("SELECT pg_sleep(1.5) IS NOT NULL")?;
     let after = rows_per_batch("")?;
     ensure!(!run.has_ended());
     ensure!(

@@ -19,6 +19,6 @@ CALL safe_set_not_null('large_user', 'status');
 CALL safe_backfill('large_user', 'status', 'active', 1000);
 SET client_min_messages = warning;
 SELECT table_name, column_name, state, percent, rows_filled, time_left, pid FROM safe_backfill_progress;
-SELECT filling, filter, batch_size, rows_hot <= rows_filled AS hot_is_a_part, batches >= 5 AS batched
-FROM safe_backfill_job;
+SELECT value, filter, batch_size, state FROM safe_backfill_job;
+SELECT rows_hot <= rows_filled AS hot_is_a_part, batches >= 5 AS batched, state FROM safe_backfill_part;
 DROP TABLE large_user;
