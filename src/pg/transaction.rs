@@ -71,6 +71,8 @@ unsafe fn report_statistics() {
         pg_sys::StartTransactionCommand();
         pg_sys::MemoryContextSwitchTo(context);
     }
+    // That transaction has the time of the CALL as its beginning; one that is begun through SPI has its own.
+    Connection::open_nonatomic().commit();
 }
 
 /// Reports statistics if the procedure that runs is itself the statement that the client sent.

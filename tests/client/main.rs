@@ -32,3 +32,4 @@ mod targets;
 mod transactions;
 mod trees;
 mod values;
+mod verifying;
