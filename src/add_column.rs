@@ -15,7 +15,7 @@ use crate::pg::lock::TableLock;
 use crate::pg::parse;
 use crate::pg::settings::Temporarily;
 use crate::pg::spi::{quote, quote_literal};
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::{ColumnType, Constant};
 use crate::run::driver::Driver;
 

@@ -13,7 +13,7 @@ use crate::catalog::holders;
 use crate::error::Error;
 use crate::messages;
 use crate::pg::lock::TableLock;
-use crate::pg::transaction::{Attempt, Tx};
+use crate::pg::tx::{Attempt, Tx};
 use crate::pg::{settings as server_settings, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;

@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::fill::outcome::{Cause, Leftover};
-use crate::fill::request::Request;
-use crate::fill::target::Target;
-use crate::job::part::Counts;
+use planner::phase::Finding;
+
 use crate::pg::{message, spi, usage};
-use crate::run::progress::Sizes;
 use crate::settings;
 
 /// So many of them: `1 row`, `2 batches`.
@@ -53,28 +49,56 @@ fn time_left(left: Option<Duration>) -> String {
     }
 }
 
-/// What a run did and what it cost; `hot` is the share of HOT updates, if they are counted.
-pub fn say_summary(
-    table: &str,
-    total: &Counts,
-    elapsed: Duration,
-    hot: Option<f64>,
-    before: Sizes,
-    after: Sizes,
-) {
-    let hot = hot.map_or_else(String::new, |share| {
+/// Bytes that a table takes on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Its main fork, all leaves together.
+    pub heap: i64,
+    /// All its indexes.
+    pub indexes: i64,
+}
+
+/// What a run did and what it cost.
+#[derive(Debug)]
+pub struct Summary {
+    /// Rows filled.
+    pub rows: u64,
+    /// Batches that filled any.
+    pub batches: u64,
+    /// The share of HOT updates from 0 to 1, if they are counted.
+    pub hot: Option<f64>,
+    /// Bytes of WAL written.
+    pub wal: u64,
+    /// How long it took.
+    pub time: Duration,
+    /// The sizes when it began.
+    pub before: Sizes,
+    /// The sizes when it ended.
+    pub after: Sizes,
+}
+
+/// The last message of a run.
+pub fn say_summary(table: &str, summary: &Summary) {
+    let Summary {
+        rows,
+        time,
+        before,
+        after,
+        ..
+    } = summary;
+    let hot = summary.hot.map_or_else(String::new, |share| {
         format!("; {:.0}% HOT updates", 100.0 * share)
     });
     message::notice(
-        format!("filled {} of table \"{table}\"", counted(total.rows, "row")),
+        format!("filled {} of table \"{table}\"", counted(*rows, "row")),
         Some(&format!(
             "{} in {}, {:.0} rows/s{hot}; heap {}, indexes {}; {} of WAL.",
-            counted(total.batches, "batch"),
-            seconds(elapsed),
-            total.rows as f64 / elapsed.as_secs_f64().max(1e-9),
+            counted(summary.batches, "batch"),
+            seconds(*time),
+            *rows as f64 / time.as_secs_f64().max(1e-9),
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
-            usage::size_pretty(total.wal),
+            usage::size_pretty(summary.wal),
         )),
         None,
     );
@@ -105,34 +129,23 @@ pub fn say_column_exists(table: &str, column: &str, type_name: &str, default: bo
     );
 }
 
-/// New rows will be NULL again. The HINT can be run when all rows get the same value.
-pub fn say_no_default(request: &Request) {
-    let target = &request.target;
-    let column = spi::quote(&target.column);
-    let default = match request.value.constant() {
-        Some(_) => spi::quote_literal(request.value.procedure().1),
-        None => "...".into(),
-    };
+/// New rows will be NULL again. The table is given as SQL names it, too, and the value of all rows, if it is one: then the
+/// HINT can be run.
+pub fn say_no_default(table: &str, column: &str, quoted: &str, value: Option<&str>) {
+    let default = value.map_or_else(|| "...".into(), spi::quote_literal);
     message::notice(
-        format!(
-            "column \"{}\" of table \"{}\" has no default",
-            target.column, target.table_name
-        ),
+        format!("column \"{column}\" of table \"{table}\" has no default"),
         Some("Rows inserted without a value for it are null again."),
         Some(&format!(
-            "Set one first, for new rows alone: SET lock_timeout = '1s'; ALTER TABLE {} ALTER COLUMN {column} SET DEFAULT {default};",
-            target.quoted()
+            "Set one first, for new rows alone: SET lock_timeout = '1s'; ALTER TABLE {quoted} ALTER COLUMN {} SET DEFAULT {default};",
+            spi::quote(column)
         )),
     );
 }
 
 /// Another run is working on a partition; that is its error.
-pub fn say_waiting_for_run(error: &Error) {
-    message::notice(
-        format!("{error}; waiting for it to end"),
-        error.detail().as_deref(),
-        None,
-    );
+pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
+    message::notice(format!("{error}; waiting for it to end"), detail, None);
 }
 
 /// The blocks of a table are those of another file now.
@@ -205,13 +218,12 @@ pub fn say_validated(table: &str, column: &str, time: Duration) {
 }
 
 /// Rows of a tree had to be filled in every round, so many in the last.
-pub fn warn_of_moving_rows(target: &Target, filled: u64) {
+pub fn warn_of_moving_rows(table: &str, column: &str, filled: u64) {
     message::warning(
-        format!("rows of table \"{}\" kept becoming null", target.table_name),
+        format!("rows of table \"{table}\" kept becoming null"),
         &format!(
-            "At the last look {} had to be filled in column \"{}\".",
-            counted(filled, "row"),
-            target.column
+            "At the last look {} had to be filled in column \"{column}\".",
+            counted(filled, "row")
         ),
         Some(GIVE_A_VALUE),
     );
@@ -221,25 +233,24 @@ const GIVE_A_VALUE: &str =
     "Set a default on the column, or have the application give a value, then call again.";
 
 /// Rows are NULL still.
-pub fn warn_of_leftover(leftover: &Leftover) {
-    let (detail, hint) = match leftover.cause {
-        Cause::NullExpression => (
+pub fn warn_of_leftover(table: &str, column: &str, finding: Finding) {
+    let (detail, hint) = match finding {
+        Finding::Verified { .. } => (
             "The expression is null for them.",
             "Fill them in another way.",
         ),
-        Cause::Refused => (
+        Finding::Refused { .. } => (
             "A trigger or the expression keeps them so.",
             "Fill them in another way, or without the trigger.",
         ),
-        Cause::KeptComing => ("New ones keep coming.", GIVE_A_VALUE),
+        Finding::KeptComing { .. } => ("New ones keep coming.", GIVE_A_VALUE),
     };
-    let are = if leftover.rows == 1 { "is" } else { "are" };
+    let rows = finding.null();
+    let are = if rows == 1 { "is" } else { "are" };
     message::warning(
         format!(
-            "{} of table \"{}\" {are} still null in column \"{}\"",
-            counted(leftover.rows, "row"),
-            leftover.table,
-            leftover.column
+            "{} of table \"{table}\" {are} still null in column \"{column}\"",
+            counted(rows, "row")
         ),
         detail,
         Some(hint),

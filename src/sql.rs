@@ -14,7 +14,7 @@ use crate::fill::target::Target;
 use crate::fill::value::Value;
 use crate::not_null;
 use crate::pg::call::Call;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::{ColumnType, Constant, Given, NoCast};
 use crate::run::driver::Driver;
 
@@ -108,7 +108,7 @@ fn safe_set_not_null(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport
     let (request, _lock) = driver.transaction(|tx| {
         let (table, column) = table_and_column(call)?;
         let request = not_null::Request::prove(tx, table, &column)?;
-        let (table, number, table_name) = request.what();
+        let (number, table_name) = (request.number, &request.table_name);
         let lock = column_lock::acquire(tx, table, number, table_name, &column)?;
         Ok::<_, Error>((request, lock))
     })?;

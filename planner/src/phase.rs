@@ -43,6 +43,17 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// How many rows are NULL still.
+    pub fn null(self) -> u64 {
+        match self {
+            Finding::Verified { null }
+            | Finding::Refused { null }
+            | Finding::KeptComing { null } => null,
+        }
+    }
+}
+
 /// What a look over all blocks of a table has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {

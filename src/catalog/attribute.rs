@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::ColumnType;
 
 /// A column of a table, which has not been dropped.

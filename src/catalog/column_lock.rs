@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::catalog::holders;
 use crate::error::Error;
 use crate::pg::lock::ColumnLock;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// Takes the lock, or fails at once.
 ///

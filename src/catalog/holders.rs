@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::pg::role::acting_as;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// Who holds the xmin horizon back, and what to do about it.
 ///

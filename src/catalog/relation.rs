@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::catalog::tree;
 use crate::error::Error;
 use crate::pg::spi::quote;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// What the catalogs say of one relation.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// A member of a tree of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

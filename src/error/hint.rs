@@ -6,6 +6,12 @@ use crate::pg::spi::quote;
 impl Error {
     /// What to do about it, in full sentences.
     pub fn hint(&self) -> Option<String> {
+        self.about_the_call()
+            .or_else(|| self.about_the_table())
+            .or_else(|| self.about_the_run())
+    }
+
+    fn about_the_call(&self) -> Option<String> {
         let hint = match self {
             Error::TransactionBlock { .. } => {
                 "Call it as a statement of its own: not after BEGIN, not in a function, not in a migration that the tool wraps in a transaction."
@@ -22,6 +28,13 @@ impl Error {
             Error::NoTable { .. } | Error::TableDropped { .. } => {
                 "Name a table that exists; a CALL on another one starts a job of its own."
             }
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+
+    fn about_the_table(&self) -> Option<String> {
+        let hint = match self {
             Error::NoColumn { .. } => "Add it first: CALL safe_add_column(...) takes no time.",
             Error::SystemCatalog { .. } | Error::SystemColumn { .. } => {
                 "PostgreSQL fills it by itself; there is nothing to backfill."
@@ -66,6 +79,13 @@ impl Error {
             Error::NotAnExpression { .. } => {
                 "Give what could stand after SET column =, such as lower(name) or created_at::date."
             }
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+
+    fn about_the_run(&self) -> Option<String> {
+        let hint = match self {
             Error::AlreadyRunning { .. } => {
                 "Wait for its end, or cancel it with pg_cancel_backend.  What a backfill has done stands in safe_backfill_progress."
             }

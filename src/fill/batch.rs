@@ -11,7 +11,9 @@ use planner::yielding::Yielding;
 use crate::fill::leaf_table::LeafContext;
 use crate::fill::statements::{Busy, Updated};
 use crate::job::part::Counts;
-use crate::pg::transaction::{self, Attempt, Tx};
+use crate::pg::interrupts;
+use crate::pg::transaction;
+use crate::pg::tx::{Attempt, Tx};
 use crate::pg::usage;
 
 /// How long pages may be read in search of rows while no row is locked.
@@ -199,7 +201,7 @@ fn read_pages(
     read: impl Fn(u32) -> Page,
 ) -> bool {
     while window.queued() < rows {
-        transaction::check_for_interrupts();
+        interrupts::check();
         if Instant::now() >= deadline {
             return false;
         }

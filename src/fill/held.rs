@@ -4,7 +4,7 @@ use planner::phase::Event;
 
 use crate::fill::batch;
 use crate::fill::leaf::{Halt, Leaf};
-use crate::pg::transaction::Attempt;
+use crate::pg::tx::Attempt;
 use crate::pg::usage;
 use crate::settings;
 
@@ -24,7 +24,7 @@ impl Leaf<'_> {
             }
             let lock = settings::row_lock_timeout();
             let attempted = self.on_table(|leaf, tx, table| {
-                let context = leaf.table.context(tx, table, leaf.look.ring());
+                let context = leaf.table.context(tx, table, &leaf.look.ring);
                 let attempted = batch::fill_one(&context, tid, lock);
                 if let Attempt::Done(filled) = &attempted {
                     leaf.recorder.add(&filled.counts);
@@ -50,7 +50,7 @@ impl Leaf<'_> {
             usage::sleep(settings::row_lock_timeout());
         }
         Ok(Event::Asked {
-            seen: self.look.seen(),
+            seen: self.look.seen,
             held: self.held.len(),
         })
     }

@@ -1,31 +1,29 @@
-//! One leaf table while it is filled: its phases, one after the other.
+//! One leaf table while it is filled: how it is reached, whatever phase it is in.
 
 use std::time::Instant;
 
 use pgrx::pg_sys;
 use planner::pace::Pace;
 use planner::patience::Patience;
-use planner::phase::{Event, Finding, Machine, Phase};
+use planner::phase::{Machine, Phase};
 use planner::window::Tid;
 use planner::yielding::Yielding;
 
 use crate::catalog::{column_lock, holders, tree};
 use crate::ddl::{self, Locks};
 use crate::error::Error;
+use crate::fill::context::Run;
 use crate::fill::leaf_table::LeafTable;
-use crate::fill::look::Look;
-use crate::fill::outcome::{Leftover, left_by};
-use crate::fill::run::Run;
-use crate::fill::sweep::Sweeping;
-use crate::job::part::{Activity, End, Position};
+use crate::fill::progress::Report;
+use crate::fill::state::{Look, Sweeping};
+use crate::job::part::{Activity, Position};
 use crate::job::recorder::Recorder;
 use crate::messages;
 use crate::pg::heap::Table;
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::settings as server_settings;
-use crate::pg::transaction::{Attempt, Tx};
+use crate::pg::tx::{Attempt, Tx};
 use crate::run::gate;
-use crate::run::progress::Report;
 use crate::settings;
 
 /// One leaf table while it is filled.
@@ -42,7 +40,7 @@ pub struct Leaf<'a> {
     /// Rows that the last look found, and others hold.
     pub(super) held: Vec<Tid>,
     pub(super) patience: Patience,
-    machine: Machine,
+    pub(super) machine: Machine,
     /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
     _lock: Option<ColumnLock>,
 }
@@ -106,108 +104,6 @@ impl<'a> Leaf<'a> {
             machine: Machine::new(phase),
             _lock: lock,
         })
-    }
-
-    /// Sweeps the leaf once, if that was not done before.
-    ///
-    /// # Errors
-    /// Those of [`Leaf::complete`].
-    pub fn fill_once(mut self) -> Result<(), Error> {
-        while self.machine.phase() == Phase::Filling {
-            self.advance()?;
-        }
-        self.store_now()?;
-        self.run.job.has_come_to(self.oid, self.recorder.position());
-        Ok(())
-    }
-
-    /// Fills the leaf and verifies it, from its first block again whenever it is rewritten. Rows that are NULL still come
-    /// back.
-    ///
-    /// # Errors
-    /// [`Error::RowsLocked`], [`Error::TableDropped`], [`Error::ColumnChanged`], [`Error::AccessMethod`], and
-    /// PostgreSQL's own from triggers, checks or the expression.
-    pub fn complete(mut self) -> Result<Option<Leftover>, Error> {
-        loop {
-            if let Phase::Done(finding) = self.machine.phase() {
-                return self.finish(finding);
-            }
-            self.advance()?;
-        }
-    }
-
-    /// Does what the phase asks for, a window at most, and goes on to the phase that follows from it.
-    fn advance(&mut self) -> Result<(), Error> {
-        let result = match self.machine.phase() {
-            Phase::Filling => self.sweep_window(),
-            Phase::Verifying => self.look_at_window(true),
-            Phase::Counting => self.look_at_window(false),
-            Phase::Waiting => self.ask_held(),
-            Phase::Done(_) => return Ok(()),
-        };
-        let event = match result {
-            Ok(event) => event,
-            Err(Halt::Rewritten) => Event::Rewritten,
-            Err(Halt::Failed(error)) => return Err(error),
-        };
-        if self.machine.handle(event) {
-            self.enter(self.machine.phase())?;
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, phase: Phase) -> Result<(), Error> {
-        self.patience.renew();
-        match phase {
-            Phase::Filling => self.start_over(),
-            Phase::Verifying | Phase::Counting => {
-                self.look = Look::default();
-                self.begin(Activity::Verifying)
-            }
-            Phase::Waiting | Phase::Done(_) => Ok(()),
-        }
-    }
-
-    fn start_over(&mut self) -> Result<(), Error> {
-        messages::say_rewritten(&self.table.name.name);
-        self.sweeping = Sweeping::default();
-        self.held.clear();
-        self.table = prepare(self.run, self.oid)?;
-        self.begin(Activity::Filling)
-    }
-
-    /// Begins with all blocks that the table has now.
-    fn begin(&mut self, activity: Activity) -> Result<(), Error> {
-        let (run, oid) = (self.run, self.oid);
-        let end_block = run
-            .driver
-            .transaction(|tx| Ok::<_, Error>(open_table(tx, run, oid)?.blocks()))?;
-        let position = Position {
-            activity,
-            file_node: Some(self.table.file_node),
-            next_block: 0,
-            end_block,
-            rows_found: 0,
-        };
-        self.recorder.enter(position);
-        self.report.begin(position);
-        Ok(())
-    }
-
-    fn finish(mut self, finding: Finding) -> Result<Option<Leftover>, Error> {
-        let (rows, cause) = left_by(finding);
-        let end = if rows == 0 {
-            End::Completed
-        } else {
-            End::Incomplete
-        };
-        self.recorder.finish(self.run.driver, end)?;
-        Ok((rows > 0).then(|| Leftover {
-            table: self.table.name.name.clone(),
-            column: self.table.column.name.clone(),
-            rows,
-            cause,
-        }))
     }
 
     /// Passes the gate, then runs `work` on the table and commits it. Nowhere else is looked whether the table is still in
@@ -294,15 +190,6 @@ impl<'a> Leaf<'a> {
         }
         Ok(())
     }
-
-    fn store_now(&mut self) -> Result<(), Error> {
-        let stored = self.on_table(|leaf, tx, _| Ok(leaf.recorder.store(tx)?));
-        match stored {
-            // The next phase will find that out.
-            Ok(()) | Err(Halt::Rewritten) => Ok(()),
-            Err(Halt::Failed(error)) => Err(error),
-        }
-    }
 }
 
 fn lock_column(
@@ -321,7 +208,7 @@ fn lock_column(
 /// Looks at the leaf and prepares its statements, which can lock other tables.
 ///
 /// A leaf that was detached meanwhile is none of the run's business any more: [`Error::TableDropped`].
-fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Error> {
+pub(super) fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Error> {
     let target = &run.request.target;
     let locks = Locks {
         table_name: &target.table_name,
@@ -337,7 +224,11 @@ fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Error> {
     })
 }
 
-fn open_table<'tx>(tx: &'tx Tx, run: &Run<'_>, oid: pg_sys::Oid) -> Result<Table<'tx>, Error> {
+pub(super) fn open_table<'tx>(
+    tx: &'tx Tx,
+    run: &Run<'_>,
+    oid: pg_sys::Oid,
+) -> Result<Table<'tx>, Error> {
     Table::open_for_update(tx, oid).ok_or_else(|| table_dropped(run))
 }
 

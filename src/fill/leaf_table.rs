@@ -8,12 +8,12 @@ use planner::window::Sweep;
 
 use crate::catalog::attribute::Attribute;
 use crate::error::{Change, Error};
+use crate::fill::context::Run;
 use crate::fill::request::Request;
-use crate::fill::run::Run;
 use crate::fill::statements::{Busy, Hazards, LeafName, LeafStatements};
 use crate::pg::heap::{Column, Table};
 use crate::pg::ring::Ring;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.
 const WORTH_RECYCLING: u32 = 32;

@@ -5,14 +5,11 @@
 
 use std::ops::Range;
 
-use planner::pace::Pace;
-use planner::phase::{Event, Seen};
+use planner::phase::Event;
 use planner::window::{Sweep, Tid, Window};
 
-use crate::fill::batch::Filled;
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::probe::{self, Probed};
-use crate::pg::ring::Ring;
 use crate::settings;
 
 /// Blocks of a window: 16 MB.
@@ -21,59 +18,6 @@ const WINDOW: u32 = 2048;
 const MOST_HELD: usize = 100_000;
 /// How often a look goes on with blocks that the table has got since it began.
 const MOST_EXTENSIONS: u32 = 10;
-
-/// A look over all blocks of a leaf table.
-pub struct Look {
-    seen: Seen,
-    pace: Pace,
-    extensions: u32,
-    forgot_held: bool,
-    ring: Ring,
-}
-
-impl Default for Look {
-    fn default() -> Self {
-        Self::resumed(0)
-    }
-}
-
-impl Look {
-    /// A look that has found so many rows already.
-    pub fn resumed(due: u64) -> Self {
-        let seen = Seen {
-            due,
-            ..Seen::default()
-        };
-        Look {
-            seen,
-            pace: Pace::default(),
-            extensions: 0,
-            forgot_held: false,
-            ring: Ring::for_reading(),
-        }
-    }
-
-    /// What it has found so far.
-    pub fn seen(&self) -> Seen {
-        self.seen
-    }
-
-    /// The buffers that it reads with.
-    pub fn ring(&self) -> &Ring {
-        &self.ring
-    }
-
-    /// Tells that rows which it has found were filled.
-    pub fn filled(&mut self, filled: &Filled) {
-        self.seen.filled += filled.counts.rows;
-        self.seen.refused += filled.refused;
-    }
-
-    /// How many rows others hold, if all of them are known.
-    pub fn held_rows(&self, held: &[Tid]) -> Option<u64> {
-        (!self.forgot_held).then_some(held.len() as u64)
-    }
-}
 
 impl Leaf<'_> {
     /// Looks at the next window, and fills what it finds there, if that is wanted.

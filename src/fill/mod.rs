@@ -1,15 +1,19 @@
 //! The second step: filling the NULLs of a column.
 
 mod batch;
+mod context;
 mod held;
 mod horizon;
 mod leaf;
 mod leaf_table;
 mod look;
-pub mod outcome;
+mod outcome;
+mod phases;
 mod probe;
+mod progress;
 pub mod request;
 pub mod run;
+mod state;
 mod statements;
 mod sweep;
 pub mod target;

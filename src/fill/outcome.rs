@@ -2,35 +2,28 @@
 
 use planner::phase::Finding;
 
-/// Rows that are NULL still when a leaf is done.
+use crate::messages;
+
+/// A leaf table in which rows are NULL still.
 #[derive(Debug)]
 pub struct Leftover {
-    /// The leaf.
-    pub table: String,
-    /// The column.
-    pub column: String,
-    /// How many rows.
-    pub rows: u64,
-    /// Why.
-    pub cause: Cause,
+    table: String,
+    column: String,
+    finding: Finding,
 }
 
-/// Why rows are NULL still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The expression is NULL for them.
-    NullExpression,
-    /// An UPDATE was asked to fill them, and they are NULL still.
-    Refused,
-    /// Every look found rows to fill.
-    KeptComing,
-}
+impl Leftover {
+    /// What the finding leaves, if it leaves anything.
+    pub fn of(table: &str, column: &str, finding: Finding) -> Option<Self> {
+        (finding.null() > 0).then(|| Leftover {
+            table: table.into(),
+            column: column.into(),
+            finding,
+        })
+    }
 
-/// How many rows the finding leaves NULL, and why.
-pub fn left_by(finding: Finding) -> (u64, Cause) {
-    match finding {
-        Finding::Verified { null } => (null, Cause::NullExpression),
-        Finding::Refused { null } => (null, Cause::Refused),
-        Finding::KeptComing { null } => (null, Cause::KeptComing),
+    /// Tells the user.
+    pub fn warn(&self) {
+        messages::warn_of_leftover(&self.table, &self.column, self.finding);
     }
 }

@@ -8,7 +8,7 @@ use planner::window::{Tid, Window};
 
 use crate::fill::leaf_table::LeafContext;
 use crate::fill::statements::Due;
-use crate::pg::transaction::Attempt;
+use crate::pg::tx::Attempt;
 
 /// Rows that one transaction asks at most, whatever the time.
 const MOST_ROWS: usize = 100_000;

@@ -4,7 +4,9 @@ use crate::error::Error;
 use crate::fill::statements::LeafStatements;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
-use crate::pg::transaction::Tx;
+use crate::job::store::Assignment;
+use crate::pg::spi::quote_literal;
+use crate::pg::tx::Tx;
 
 /// Batches are at least one row and at most this.
 const LARGEST_BATCH: i32 = 1_000_000;
@@ -34,25 +36,34 @@ impl Request {
         })
     }
 
-    /// The table and the column as arguments of a procedure, for a HINT that can be run.
+    /// What the job is, as it is stored.
+    pub fn assignment(&self) -> Assignment {
+        Assignment {
+            root: self.target.table,
+            leaves: self.target.leaves.clone(),
+            column: self.target.column.clone(),
+            number: self.target.number,
+            recipe: self.value.recipe.clone(),
+            filter: self.value.filter.clone(),
+            batch_size: self.batch_size,
+        }
+    }
+
+    /// The CALL that asks for the same, for a HINT that can be run.
     pub fn statement(&self) -> String {
         let (procedure, what) = self.value.procedure();
         let filter = match &self.value.filter {
-            Some(filter) => format!(", {}", literal(filter)),
+            Some(filter) => format!(", {}", quote_literal(filter)),
             None => String::new(),
         };
         format!(
             "CALL {procedure}({}, {}, {}, {}{filter});",
-            literal(&self.target.quoted()),
-            literal(&self.target.column),
-            literal(what),
+            quote_literal(&self.target.quoted()),
+            quote_literal(&self.target.column),
+            quote_literal(what),
             self.batch_size
         )
     }
-}
-
-fn literal(text: &str) -> String {
-    crate::pg::spi::quote_literal(text)
 }
 
 fn require_batch_size(given: i32) -> Result<(), Error> {

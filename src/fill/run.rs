@@ -7,32 +7,23 @@ use pgrx::pg_sys;
 
 use crate::ddl;
 use crate::error::Error;
+use crate::fill::context::Run;
 use crate::fill::leaf::Leaf;
 use crate::fill::outcome::Leftover;
+use crate::fill::progress::Report;
 use crate::fill::request::Request;
 use crate::fill::target::Target;
 use crate::job::store::Job;
-use crate::messages;
-use crate::pg::transaction::Tx;
+use crate::messages::{self, Sizes};
+use crate::pg::tx::Tx;
 use crate::pg::usage;
 use crate::run::driver::Driver;
-use crate::run::progress::{Report, Sizes};
 
 /// How often all leaves of a tree are verified before the run ends, though rows were to be filled every time.
 const MOST_ROUNDS: u32 = 5;
 
 /// How often a leaf is tried that another run is working on.
 const BUSY_POLL: Duration = Duration::from_millis(200);
-
-/// What a run works with, whichever leaf it is at.
-pub struct Run<'a> {
-    /// The one way to commit.
-    pub driver: &'a Driver,
-    /// What was asked for.
-    pub request: &'a Request,
-    /// Where progress is stored.
-    pub job: Job,
-}
 
 /// Fills every leaf of the target, commits each batch, and says how it went.
 ///
@@ -45,12 +36,12 @@ pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     if !target.has_default {
-        messages::say_no_default(request);
+        say_no_default(request);
     }
     let run = Run {
         driver,
         request,
-        job: Job::open(driver, target, &request.value, request.batch_size)?,
+        job: Job::open(driver, request.assignment())?,
     };
     let before = run.sizes(&target.leaves)?;
     let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
@@ -104,11 +95,11 @@ impl Run<'_> {
                 break leftovers;
             }
             if rounds == MOST_ROUNDS {
-                messages::warn_of_moving_rows(target, filled);
+                messages::warn_of_moving_rows(&target.table_name, &target.column, filled);
                 break leftovers;
             }
         };
-        leftovers.iter().for_each(messages::warn_of_leftover);
+        leftovers.iter().for_each(Leftover::warn);
         Ok(leaves)
     }
 
@@ -135,7 +126,10 @@ impl Run<'_> {
                     busy.push_back(leaf);
                     if !said {
                         said = true;
-                        messages::say_waiting_for_run(&error);
+                        messages::say_waiting_for_run(
+                            &error.to_string(),
+                            error.detail().as_deref(),
+                        );
                     }
                     usage::rest(BUSY_POLL);
                 }
@@ -176,6 +170,18 @@ impl Run<'_> {
             Ok(sizes_now(tx, leaves))
         })
     }
+}
+
+/// With the value as the default, if every row gets the same.
+fn say_no_default(request: &Request) {
+    let target = &request.target;
+    let default = request.value.constant_text();
+    messages::say_no_default(
+        &target.table_name,
+        &target.column,
+        &target.quoted(),
+        default,
+    );
 }
 
 fn sizes_now(tx: &Tx, leaves: &[pg_sys::Oid]) -> Sizes {

@@ -6,10 +6,12 @@ use pgrx::pg_sys;
 use planner::window::Tid;
 
 use crate::fill::target::Target;
-use crate::fill::value::{Recipe, Value};
-use crate::pg::spi::{Parameter, Statement, Tids, quote};
+use crate::fill::value::Value;
+use crate::job::recipe::Recipe;
+use crate::pg::parameter::{Parameter, Tids};
+use crate::pg::spi::{Statement, quote};
 use crate::pg::tid_scan;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::Constant;
 
 /// The statements that fill one leaf table, prepared against the name it has.

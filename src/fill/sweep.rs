@@ -1,16 +1,12 @@
 //! The first phase: the blocks of a leaf table are swept, window by window.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
 use planner::phase::Event;
-use planner::recycling::Recycling;
-use planner::window::{FIRST_WINDOW, Sweep, Window};
+use planner::window::{Sweep, Window};
 
 use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
-use crate::pg::ring::Ring;
 use crate::pg::{settings as server_settings, usage};
 use crate::settings;
 
@@ -20,35 +16,6 @@ const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
 const SLOW_STATEMENT: u32 = 8;
 /// How long one transaction may record free space.
 const RECORDING_TIME: Duration = Duration::from_millis(100);
-
-/// What a sweep remembers from window to window.
-pub struct Sweeping {
-    pub(super) window_size: u32,
-    /// The last transaction whose dead row versions are to be pruned.
-    pub(super) last_id: Option<pg_sys::TransactionId>,
-    /// The horizon was behind this transaction when the run last gave up waiting for it.
-    pub(super) stuck_at: Option<pg_sys::TransactionId>,
-    recycling: Recycling,
-    /// Rows of the window before this one were written, and are NULL still.
-    refusing: bool,
-    /// The window before this one, whose free space is recorded once its dead versions can be pruned.
-    last_window: Option<Range<u32>>,
-    ring: Ring,
-}
-
-impl Default for Sweeping {
-    fn default() -> Self {
-        Sweeping {
-            window_size: FIRST_WINDOW,
-            last_id: None,
-            stuck_at: None,
-            recycling: Recycling::default(),
-            refusing: false,
-            last_window: None,
-            ring: Ring::for_sweeping(),
-        }
-    }
-}
 
 impl Leaf<'_> {
     /// Sweeps the next window. Rows that others hold are found again when the table is verified.

@@ -7,7 +7,7 @@ use crate::catalog::relation::Relation;
 use crate::catalog::tree;
 use crate::error::Error;
 use crate::pg::spi::quote;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::ColumnType;
 
 /// A table and one of its columns, found fit to be filled by the current user.

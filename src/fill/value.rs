@@ -2,23 +2,12 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Error;
 use crate::fill::target::Target;
-use crate::pg::transaction::Tx;
+use crate::job::recipe::Recipe;
+use crate::pg::tx::Tx;
 use crate::pg::value::{ColumnType, Constant};
 use crate::pg::{check, parse};
-
-/// What goes into the column, as a job stores it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Recipe {
-    /// The same value for every row, as its type writes it.
-    Constant(String),
-    /// An SQL expression over the columns of the row.
-    Expression(String),
-}
 
 /// What goes into the column, and into which of its NULLs.
 #[derive(Debug)]
@@ -108,6 +97,14 @@ impl Value {
     /// The value, if every row gets the same.
     pub fn constant(&self) -> Option<Rc<Constant>> {
         self.constant.clone()
+    }
+
+    /// The value as its type writes it, if every row gets the same.
+    pub fn constant_text(&self) -> Option<&str> {
+        match &self.recipe {
+            Recipe::Constant(text) => Some(text),
+            Recipe::Expression(_) => None,
+        }
     }
 
     /// The procedure that a CALL names to fill rows with it, and how the CALL gives it.

@@ -5,7 +5,8 @@ mod tests {
     use pgrx::prelude::*;
 
     use crate::pg::lock::ColumnLock;
-    use crate::pg::transaction::{Attempt, within_statement};
+    use crate::pg::transaction::within_statement;
+    use crate::pg::tx::Attempt;
 
     #[pg_test]
     fn an_attempt_keeps_what_went_through() {

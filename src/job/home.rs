@@ -8,9 +8,10 @@ use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::messages;
 use crate::pg::lock::TableLock;
+use crate::pg::parameter::Parameter;
 use crate::pg::role::acting_as;
-use crate::pg::spi::{Parameter, Rows, Statement};
-use crate::pg::transaction::Tx;
+use crate::pg::spi::{Rows, Statement};
+use crate::pg::tx::Tx;
 use crate::pg::{name, publication};
 use crate::run::driver::Driver;
 

@@ -2,5 +2,6 @@
 
 pub mod home;
 pub mod part;
+pub mod recipe;
 pub mod recorder;
 pub mod store;

@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::job::part::{Counts, End, Entry, Position};
 use crate::job::store::Job;
-use crate::pg::transaction::{Attempt, Tx};
+use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
 
 /// The reader of the view sees numbers that are not older than this.

@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::fill::target::Target;
-use crate::fill::value::{Recipe, Value};
 use crate::job::home::{Home, Names};
 use crate::job::part::{Activity, End, Entry, Position};
+use crate::job::recipe::Recipe;
 use crate::pg::spi::{Row, Statement};
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::{role, server, usage};
 use crate::run::driver::Driver;
 
@@ -20,7 +19,7 @@ use crate::run::driver::Driver;
 /// Nothing is stored before [`Job::begin`], which is part of the first transaction that has done something.
 pub struct Job {
     home: Home,
-    what: What,
+    what: Assignment,
     /// Its number, once it is stored.
     id: Cell<Option<i64>>,
     begun: Cell<bool>,
@@ -30,15 +29,22 @@ pub struct Job {
     published: Cell<bool>,
 }
 
-/// What a job fills, with what, as it is stored.
-struct What {
-    root: pg_sys::Oid,
-    leaves: Vec<pg_sys::Oid>,
-    column: String,
-    number: i16,
-    value: String,
-    filter: Option<String>,
-    batch_size: i32,
+/// What a job fills, and with what.
+pub struct Assignment {
+    /// The table that was named.
+    pub root: pg_sys::Oid,
+    /// The tables that hold its rows.
+    pub leaves: Vec<pg_sys::Oid>,
+    /// The column.
+    pub column: String,
+    /// Its number in the table that was named.
+    pub number: i16,
+    /// What goes into it.
+    pub recipe: Recipe,
+    /// The condition that a row must meet to be filled.
+    pub filter: Option<String>,
+    /// Most rows of a batch.
+    pub batch_size: i32,
 }
 
 impl Job {
@@ -47,16 +53,11 @@ impl Job {
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
     /// [`Error::LockNotAvailable`], [`Error::StoredJob`].
-    pub fn open(
-        driver: &Driver,
-        target: &Target,
-        value: &Value,
-        batch_size: i32,
-    ) -> Result<Self, Error> {
+    pub fn open(driver: &Driver, what: Assignment) -> Result<Self, Error> {
         let home = driver.transaction(Home::find)?;
         home.keep_unpublished(driver)?;
         let (id, positions) = home.patiently(driver, |tx| {
-            let id = find_unfinished(tx, &home, target, value)?;
+            let id = find_unfinished(tx, &home, &what)?;
             let positions = match id {
                 Some(id) => positions(tx, &home, id)?,
                 None => HashMap::new(),
@@ -64,15 +65,7 @@ impl Job {
             Ok((id, positions))
         })?;
         Ok(Job {
-            what: What {
-                root: target.table,
-                leaves: target.leaves.clone(),
-                column: target.column.clone(),
-                number: target.number,
-                value: serde_json::to_string(&value.recipe)?,
-                filter: value.filter.clone(),
-                batch_size,
-            },
+            what,
             home,
             id: Cell::new(id),
             begun: Cell::new(false),
@@ -179,6 +172,7 @@ impl Job {
             SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10
             RETURNING job_id";
         let (cluster, what) = (server::system_identifier(), &self.what);
+        let value = serde_json::to_string(&what.recipe)?;
         self.home
             .execute(tx, SUPERSEDE, &[&cluster, &what.root, &what.number])?;
         self.home
@@ -191,7 +185,7 @@ impl Job {
                     &what.root,
                     &what.column,
                     &what.number,
-                    &what.value,
+                    &value,
                     &what.filter,
                     &what.batch_size,
                     &role::session_user(),
@@ -353,12 +347,7 @@ const STORE_TYPES: [pg_sys::Oid; 15] = [
     pg_sys::BOOLOID,
 ];
 
-fn find_unfinished(
-    tx: &Tx,
-    home: &Home,
-    target: &Target,
-    value: &Value,
-) -> Result<Option<i64>, Error> {
+fn find_unfinished(tx: &Tx, home: &Home, what: &Assignment) -> Result<Option<i64>, Error> {
     const UNFINISHED: &str = "
         SELECT job_id, value::text FROM @job
         WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3
@@ -368,11 +357,11 @@ fn find_unfinished(
     let rows = home.execute(
         tx,
         UNFINISHED,
-        &[&cluster, &target.table, &target.number, &value.filter],
+        &[&cluster, &what.root, &what.number, &what.filter],
     )?;
     for row in rows.iter() {
         let stored: String = row.get(2).unwrap_or_default();
-        if serde_json::from_str::<Recipe>(&stored)? == value.recipe {
+        if serde_json::from_str::<Recipe>(&stored)? == what.recipe {
             return Ok(row.get(1));
         }
     }

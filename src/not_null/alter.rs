@@ -6,7 +6,7 @@ use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::pg::lock::TableLock;
 use crate::pg::spi::quote;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::run::driver::Driver;
 
 /// How far a statement reaches.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::relation::Relation;
 use crate::error::Error;
+use crate::pg::interrupts;
 use crate::pg::spi::quote;
-use crate::pg::transaction::{Attempt, Tx, check_for_interrupts};
+use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
 use crate::settings;
 
@@ -50,7 +51,7 @@ pub fn scan(
         return Ok(());
     };
     for stretch in stretches(blocks) {
-        check_for_interrupts();
+        interrupts::check();
         let enough = found.nulls >= ENOUGH || found.time >= PATIENCE;
         let nulls = match enough {
             true => None,

@@ -6,7 +6,7 @@ use planner::not_null_step::{Check, Native, NotNull, Nullness};
 use crate::catalog::attribute::Attribute;
 use crate::catalog::relation::Relation;
 use crate::error::Error;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// By this comment a later CALL knows the constraints that an interrupted one has left.
 const MARK: &str = "added by safe_set_not_null, which is not done yet";

@@ -10,13 +10,13 @@ use crate::catalog::relation::Relation;
 use crate::catalog::{column_lock, tree};
 use crate::error::{Change, Error};
 use crate::messages;
-use crate::not_null::Tree;
 use crate::not_null::alter::{Reach, alter, alter_with, drop_constraint};
 use crate::not_null::null_scan::Found;
 use crate::not_null::nullness::{self, NATIVE, is_marked, require_attribute};
+use crate::not_null::tree::Tree;
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::spi::quote;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// More steps than this no table needs.
 const MOST_STEPS: u32 = 10;

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::Constant;
 
 /// Whether a CHECK that looks at no other column than `number` lets `value` through; as in SQL, NULL does.

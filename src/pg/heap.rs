@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::time::Instant;
 
 use pgrx::pg_sys;
-use planner::page::{Growth, Page, max_align};
-use planner::window::Tid;
+use planner::page::{Growth, Page};
 
+use crate::pg::heap_page::{NullBit, RawPage};
+use crate::pg::name;
 use crate::pg::ring::Ring;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::ColumnType;
-use crate::pg::{name, tid};
 
 /// A table, open and locked until the end of the transaction.
 pub struct Table<'tx>(pg_sys::Relation, PhantomData<&'tx Tx>);
@@ -150,7 +150,7 @@ impl<'tx> Table<'tx> {
             let buffer = self.pruned_buffer(block, ring);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let raw = RawPage::new(buffer);
-            let page = raw.unfilled_rows(self.0, block, column, growth, key);
+            let page = raw.unfilled_rows(self.0, block, &column.null_bit(), growth, key);
             pg_sys::UnlockReleaseBuffer(buffer);
             page
         }
@@ -163,7 +163,13 @@ impl<'tx> Table<'tx> {
         let mut page = unsafe {
             let buffer = self.buffer(block, ring);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-            let page = RawPage::new(buffer).unfilled_rows(self.0, block, column, NO_GROWTH, true);
+            let page = RawPage::new(buffer).unfilled_rows(
+                self.0,
+                block,
+                &column.null_bit(),
+                NO_GROWTH,
+                true,
+            );
             pg_sys::UnlockReleaseBuffer(buffer);
             page
         };
@@ -187,7 +193,7 @@ impl<'tx> Table<'tx> {
         let end = self.blocks().min(blocks.end);
         let mut next = blocks.start;
         while next < end && (next == blocks.start || Instant::now() < deadline) {
-            crate::pg::transaction::check_for_interrupts();
+            crate::pg::interrupts::check();
             self.record_free_space_of(next, ring);
             next += 1;
         }
@@ -263,6 +269,15 @@ pub struct Column {
     reads_as_missing: bool,
 }
 
+impl Column {
+    fn null_bit(&self) -> NullBit {
+        NullBit {
+            number: self.number,
+            reads_as_missing: self.reads_as_missing,
+        }
+    }
+}
+
 /// # Safety
 /// `descriptor` is valid and has at least `number` columns.
 unsafe fn attribute(
@@ -280,162 +295,4 @@ unsafe fn attribute(
     unsafe {
         pg_sys::TupleDescAttr(descriptor, index as i32)
     }
-}
-
-/// A heap page in a buffer that is pinned and share-locked.
-struct RawPage {
-    buffer: pg_sys::Buffer,
-    page: pg_sys::Page,
-}
-
-/// What can be said of a row version without waiting.
-enum State {
-    Free,
-    Busy,
-    Gone,
-}
-
-const LP_NORMAL: u32 = 1;
-const LP_UNUSED: u32 = 0;
-
-impl RawPage {
-    /// # Safety
-    /// The buffer is pinned and share-locked for as long as the value lives.
-    unsafe fn new(buffer: pg_sys::Buffer) -> Self {
-        RawPage {
-            buffer,
-            // SAFETY: the caller says so.
-            page: unsafe { pg_sys::BufferGetPage(buffer) },
-        }
-    }
-
-    /// # Safety
-    /// As for `new`; `relation` is the one that the buffer belongs to.
-    unsafe fn unfilled_rows(
-        &self,
-        relation: pg_sys::Relation,
-        block: u32,
-        column: &Column,
-        growth: Growth,
-        key: bool,
-    ) -> Page {
-        let mut result = Page::default();
-        // SAFETY: the page stays as it is under the share lock, but for hint bits; line pointers are read up to the
-        // page's own count, and tuples only through those that are in use.
-        unsafe {
-            result.free = pg_sys::PageGetHeapFreeSpace(self.page);
-            let pointers = self.line_pointers();
-            let mut unused = 0;
-            for (index, pointer) in pointers.iter().enumerate() {
-                match pointer.lp_flags() {
-                    LP_NORMAL => {}
-                    LP_UNUSED => {
-                        unused += 1;
-                        continue;
-                    }
-                    _ => continue,
-                }
-                let header = self.page.add(pointer.lp_off() as usize) as pg_sys::HeapTupleHeader;
-                if !is_null(header, column) {
-                    continue;
-                }
-                let offset = index as u16 + 1;
-                let length = pointer.lp_len();
-                match self.state(relation, header, length, Tid { block, offset }, key) {
-                    State::Free => result.rows.push(growth.row(offset, length as usize)),
-                    State::Busy => result.busy.push(offset),
-                    State::Gone => {}
-                }
-            }
-            result.line_pointers =
-                most_line_pointers() - pointers.len().min(most_line_pointers()) + unused;
-        }
-        result
-    }
-
-    /// # Safety
-    /// As for `new`.
-    unsafe fn line_pointers(&self) -> &[pg_sys::ItemIdData] {
-        // SAFETY: the array of line pointers begins behind the page's header and ends at pd_lower.
-        unsafe {
-            let header = self.page as *const pg_sys::PageHeaderData;
-            let begin = (*header).pd_linp.as_ptr();
-            let bytes = usize::from((*header).pd_lower)
-                .saturating_sub(std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp));
-            std::slice::from_raw_parts(begin, bytes / size_of::<pg_sys::ItemIdData>())
-        }
-    }
-
-    /// # Safety
-    /// As for `new`; `header` is a tuple of `length` bytes on this page.
-    unsafe fn state(
-        &self,
-        relation: pg_sys::Relation,
-        header: pg_sys::HeapTupleHeader,
-        length: u32,
-        tid: Tid,
-        key: bool,
-    ) -> State {
-        // SAFETY: the tuple is on the page, which is pinned and share-locked, as HeapTupleSatisfiesUpdate wants it.
-        unsafe {
-            let mask = u32::from((*header).t_infomask);
-            let settled = pg_sys::HEAP_XMIN_COMMITTED | pg_sys::HEAP_XMAX_INVALID;
-            if mask & settled == settled {
-                return State::Free;
-            }
-            let mut tuple = pg_sys::HeapTupleData {
-                t_len: length,
-                t_self: tid::to_item_pointer(tid),
-                t_tableOid: (*relation).rd_id,
-                t_data: header,
-            };
-            let command = pg_sys::GetCurrentCommandId(false);
-            match pg_sys::HeapTupleSatisfiesUpdate(&mut tuple, command, self.buffer) {
-                pg_sys::TM_Result::TM_Ok => State::Free,
-                pg_sys::TM_Result::TM_BeingModified if !key && only_key_shared(header) => {
-                    State::Free
-                }
-                pg_sys::TM_Result::TM_BeingModified => State::Busy,
-                _ => State::Gone,
-            }
-        }
-    }
-}
-
-/// Most line pointers of a heap page (`MaxHeapTuplesPerPage`).
-fn most_line_pointers() -> usize {
-    let header = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
-    let tuple = max_align(std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits));
-    (pg_sys::BLCKSZ as usize - header) / (tuple + size_of::<pg_sys::ItemIdData>())
-}
-
-/// Whether the column is NULL in this row version, as `heap_attisnull` says.
-///
-/// # Safety
-/// `header` is a valid tuple of the table that `column` belongs to.
-unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &Column) -> bool {
-    // SAFETY: the caller says so; the bitmap is there when HEAP_HASNULL is set, one bit a column.
-    unsafe {
-        let columns = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
-        if u32::from(column.number.unsigned_abs()) > columns {
-            return !column.reads_as_missing;
-        }
-        if u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL == 0 {
-            return false;
-        }
-        let bit = usize::from(column.number.unsigned_abs()) - 1;
-        *(*header).t_bits.as_ptr().add(bit / 8) & (1 << (bit % 8)) == 0
-    }
-}
-
-/// Whether the row is locked only by `FOR KEY SHARE`, as foreign keys do, which an UPDATE of other columns passes.
-///
-/// # Safety
-/// `header` is a valid tuple.
-unsafe fn only_key_shared(header: pg_sys::HeapTupleHeader) -> bool {
-    // SAFETY: the caller says so.
-    let mask = u32::from(unsafe { (*header).t_infomask });
-    let lock_bits = pg_sys::HEAP_XMAX_EXCL_LOCK | pg_sys::HEAP_XMAX_KEYSHR_LOCK;
-    // Of a MultiXactId the bits tell the strongest of its locks.
-    mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0 && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
 }

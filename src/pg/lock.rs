@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
 ///

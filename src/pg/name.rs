@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_sys;
 
 use crate::pg::spi::quote;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// The relation's name as SQL writes it, with its schema; `None` if it does not exist.
 pub fn of_relation(_tx: &Tx, oid: pg_sys::Oid) -> Option<String> {

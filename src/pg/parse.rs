@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 use crate::pg::value::ColumnType;
 
 /// Whether `text` is one SQL expression and nothing more.

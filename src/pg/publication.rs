@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// Whether changes of a table would be published, now that the caller has it locked.
 pub fn publishes(_tx: &Tx, table: pg_sys::Oid) -> bool {

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::pg::settings::Temporarily;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 struct Restore {
     user: pg_sys::Oid,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// Makes `SET safe_backfill.typo = …` an error instead of a new placeholder.
 pub fn reserve_prefix() {

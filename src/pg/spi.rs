@@ -8,10 +8,10 @@ use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 use planner::window::Tid;
 
+use crate::pg::parameter::{Bindings, Parameter, require_type};
 use crate::pg::settings::Temporarily;
 use crate::pg::tid;
-use crate::pg::transaction::Tx;
-use crate::pg::value::Constant;
+use crate::pg::tx::Tx;
 
 /// A connection to SPI; what is allocated within is freed when it closes.
 pub struct Connection(());
@@ -38,92 +38,6 @@ impl Drop for Connection {
             // SAFETY: balances SPI_connect_ext; after an error PostgreSQL does it.
             unsafe { pg_sys::SPI_finish() };
         }
-    }
-}
-
-/// A value for a parameter of a statement.
-pub trait Parameter {
-    /// The value as PostgreSQL takes it.
-    fn bind(&self) -> Bound;
-}
-
-/// A value as PostgreSQL takes it, valid as long as what it was made from and the memory context of that moment.
-pub struct Bound {
-    oid: pg_sys::Oid,
-    datum: Option<pg_sys::Datum>,
-}
-
-impl<T: IntoDatum + Clone> Parameter for T {
-    fn bind(&self) -> Bound {
-        Bound {
-            oid: T::type_oid(),
-            datum: self.clone().into_datum(),
-        }
-    }
-}
-
-impl Parameter for Constant {
-    fn bind(&self) -> Bound {
-        Bound {
-            oid: self.column_type().oid,
-            datum: Some(self.datum()),
-        }
-    }
-}
-
-/// An array of `tid`.
-pub struct Tids<'a>(pub &'a [Tid]);
-
-impl Parameter for Tids<'_> {
-    fn bind(&self) -> Bound {
-        let mut items: Vec<pg_sys::ItemPointerData> =
-            self.0.iter().copied().map(tid::to_item_pointer).collect();
-        let mut datums: Vec<pg_sys::Datum> = items
-            .iter_mut()
-            .map(|item| pg_sys::Datum::from(std::ptr::from_mut(item)))
-            .collect();
-        // SAFETY: the datums point to live item pointers, which construct_array copies; a tid is 6 bytes, passed by
-        // reference, aligned to 2.
-        let array = unsafe {
-            pg_sys::construct_array(
-                datums.as_mut_ptr(),
-                datums.len() as i32,
-                pg_sys::TIDOID,
-                size_of::<pg_sys::ItemPointerData>() as i32,
-                false,
-                pg_sys::TYPALIGN_SHORT as _,
-            )
-        };
-        Bound {
-            oid: pg_sys::TIDARRAYOID,
-            datum: Some(pg_sys::Datum::from(array)),
-        }
-    }
-}
-
-/// The values of all parameters of a statement, while it runs.
-struct Bindings {
-    types: Vec<pg_sys::Oid>,
-    values: Vec<pg_sys::Datum>,
-    nulls: Vec<std::ffi::c_char>,
-}
-
-impl Bindings {
-    fn of(parameters: &[&dyn Parameter]) -> Self {
-        let mut bindings = Bindings {
-            types: vec![],
-            values: vec![],
-            nulls: vec![],
-        };
-        for bound in parameters.iter().map(|parameter| parameter.bind()) {
-            let null = if bound.datum.is_some() { b' ' } else { b'n' };
-            bindings.types.push(bound.oid);
-            bindings.nulls.push(null as std::ffi::c_char);
-            bindings
-                .values
-                .push(bound.datum.unwrap_or(pg_sys::Datum::from(0)));
-        }
-        bindings
     }
 }
 
@@ -339,16 +253,6 @@ impl Row<'_> {
             pg_sys::SPI_getbinval(tuple, table.tupdesc, number, &mut null)
         };
         (datum, null)
-    }
-}
-
-/// Raises an error unless values of type `given` can be read as `T`.
-pub fn require_type<T: IntoDatum>(given: pg_sys::Oid) {
-    // SAFETY: looks both types up in the catalogs.
-    let fits =
-        T::is_compatible_with(given) || unsafe { pg_sys::IsBinaryCoercible(given, T::type_oid()) };
-    if !fits {
-        pgrx::error!("a value of type {given:?} was read as {:?}", T::type_oid());
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SyncCommitLevel as Level;
 
-use crate::pg::transaction::{self, Tx};
+use crate::pg::interrupts;
+use crate::pg::tx::Tx;
 use crate::pg::{message, settings, usage};
 
 /// So long the answer of a standby nearby takes, which is looked for without going to sleep for long.
@@ -56,7 +57,7 @@ impl Durability {
         let began = Instant::now();
         while standbys_are_awaited(self.level) && confirmed(self.level) < end {
             warn_if_interrupted();
-            transaction::check_for_interrupts();
+            interrupts::check();
             // The standby may be taken off the list, which only the configuration tells.
             settings::reload_if_asked();
             if began.elapsed() < SOON {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgrx::{pg_guard, pg_sys};
 
 use crate::pg::settings::Temporarily;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// The table whose rows are being fetched by place; a backend has one thread.
 static TABLE: AtomicU32 = AtomicU32::new(0);

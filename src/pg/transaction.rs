@@ -1,36 +1,17 @@
-//! Transactions, commits and subtransactions inside one CALL.
+//! Transactions and their commits inside one CALL.
 
-use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
-
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::pg_sys;
 
 use crate::pg::settings;
 use crate::pg::spi::Connection;
 use crate::pg::standby::Durability;
-
-/// A transaction that is open, with a connection to SPI.
-///
-/// Whatever needs one takes `&Tx`; what must not outlive it (rows, open tables) borrows from it.
-pub struct Tx {
-    /// A transaction belongs to the thread that PostgreSQL runs in.
-    _of_this_thread: PhantomData<*const ()>,
-}
-
-impl Tx {
-    fn of_this_thread() -> Self {
-        Tx {
-            _of_this_thread: PhantomData,
-        }
-    }
-}
+use crate::pg::tx::Tx;
 
 /// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
 /// All that PostgreSQL allocated for `work` is freed. An error leaves the transaction to be rolled back by the
 /// error's way out of the CALL. Locks are let go before a synchronous standby is waited for. The session's
-/// `lock_timeout` does not count: the steps set their own. For [`crate::run::driver`] alone.
+/// `lock_timeout` does not count: the steps set their own. For the driver of the run alone.
 ///
 /// # Errors
 /// Those of `work`, and PostgreSQL's 57014 when the wait for a standby is cancelled.
@@ -118,112 +99,8 @@ fn read_committed() {
     }
 }
 
-impl Tx {
-    /// The ID of the innermost (sub)transaction, or `None` while it has written nothing.
-    pub fn current_id(&self) -> Option<pg_sys::TransactionId> {
-        // SAFETY: reads the state of the transaction.
-        let id = unsafe { pg_sys::GetCurrentTransactionIdIfAny() };
-        (id != pg_sys::TransactionId::INVALID).then_some(id)
-    }
-}
-
 /// The next transaction ID that the server will give to anyone; it wraps around.
 pub fn next_id() -> u32 {
     // SAFETY: reads shared memory under the lock it needs.
     unsafe { pg_sys::ReadNextTransactionId() }.into_inner()
-}
-
-/// What became of work that may meet a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempt<T> {
-    /// It went through.
-    Done(T),
-    /// A lock was not to be had in time, or a deadlock was found; everything it did was undone. With the message of
-    /// the error.
-    Locked(String),
-}
-
-impl Tx {
-    /// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
-    pub fn attempt<T>(&self, work: impl FnOnce() -> T) -> Attempt<T> {
-        const LOCK_FAILURES: &[PgSqlErrorCode] = &[
-            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
-        ];
-        match self.attempt_except(LOCK_FAILURES, work) {
-            Ok(result) => Attempt::Done(result),
-            Err(failure) => Attempt::Locked(failure.message),
-        }
-    }
-
-    /// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
-    /// goes on its way.
-    ///
-    /// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
-    /// (`exec_stmt_block` in `pl_exec.c`).
-    pub fn attempt_except<T>(
-        &self,
-        codes: &[PgSqlErrorCode],
-        work: impl FnOnce() -> T,
-    ) -> Result<T, Failure> {
-        // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
-        let (context, owner) =
-            unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
-        // SAFETY: we are inside a transaction; the subtransaction is ended on both ways out, and by the
-        // surrounding abort when an error passes through.
-        unsafe {
-            pg_sys::BeginInternalSubTransaction(std::ptr::null());
-            pg_sys::MemoryContextSwitchTo(context);
-        }
-        let restore = || {
-            // SAFETY: both outlive the subtransaction.
-            unsafe {
-                pg_sys::MemoryContextSwitchTo(context);
-                pg_sys::CurrentResourceOwner = owner;
-            }
-        };
-        PgTryBuilder::new(AssertUnwindSafe(|| {
-            let result = work();
-            // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
-            unsafe { pg_sys::ReleaseCurrentSubTransaction() };
-            restore();
-            Ok(result)
-        }))
-        .catch_others(|error| {
-            // Left open, it alone would be rolled back by the error, and not the transaction around it.
-            // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
-            unsafe {
-                pg_sys::MemoryContextSwitchTo(context);
-                pg_sys::RollbackAndReleaseCurrentSubTransaction();
-            }
-            restore();
-            match failure(&error) {
-                Some(failure) if codes.contains(&failure.code) => Err(failure),
-                _ => error.rethrow(),
-            }
-        })
-        .execute()
-    }
-}
-
-/// An error that undid a subtransaction.
-#[derive(Debug)]
-pub struct Failure {
-    code: PgSqlErrorCode,
-    message: String,
-}
-
-fn failure(error: &CaughtError) -> Option<Failure> {
-    match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Some(Failure {
-            code: report.sql_error_code(),
-            message: report.message().into(),
-        }),
-        CaughtError::RustPanic { .. } => None,
-    }
-}
-
-/// Ends the CALL if it was cancelled or its backend terminated.
-pub fn check_for_interrupts() {
-    pg_sys::check_for_interrupts!();
 }

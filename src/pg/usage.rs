@@ -2,7 +2,7 @@
 
 use pgrx::{direct_function_call, pg_sys};
 
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// Bytes of WAL that this backend has written since it began.
 pub fn wal_bytes() -> u64 {
@@ -70,7 +70,7 @@ pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
-    super::transaction::check_for_interrupts();
+    super::interrupts::check();
 }
 
 /// Sleeps for all of that time, unless the CALL is cancelled.

@@ -5,9 +5,9 @@ use std::ffi::{CStr, CString};
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 
+use crate::pg::parameter::{Bound, Parameter, require_type};
 use crate::pg::settings::Temporarily;
-use crate::pg::spi;
-use crate::pg::transaction::Tx;
+use crate::pg::tx::Tx;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Given {
 
     /// As `T`, which must be its type.
     pub fn get<T: FromDatum + IntoDatum>(&self) -> Option<T> {
-        spi::require_type::<T>(self.oid);
+        require_type::<T>(self.oid);
         // SAFETY: the value has that type, or one with the same values.
         unsafe { T::from_datum(self.datum, false) }
     }
@@ -283,5 +283,12 @@ impl Constant {
             let text = pg_sys::OidOutputFunctionCall(output, self.datum());
             CStr::from_ptr(text).to_string_lossy().into_owned()
         }
+    }
+}
+
+impl Parameter for Constant {
+    fn bind(&self) -> Bound {
+        // SAFETY: the value is of that type and lives as long as `self`.
+        unsafe { Bound::new(self.column_type.oid, self.datum()) }
     }
 }

@@ -7,7 +7,8 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::pg::call::Call;
-use crate::pg::transaction::{self, Tx};
+use crate::pg::transaction;
+use crate::pg::tx::Tx;
 use crate::pg::{server, spi};
 
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.

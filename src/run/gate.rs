@@ -1,6 +1,6 @@
 //! What every batch, and every attempt of a DDL statement, passes before it begins.
 
-use crate::pg::transaction::check_for_interrupts;
+use crate::pg::interrupts;
 use crate::pg::{postmaster, settings};
 
 /// Ends the run if it was cancelled, its backend terminated or the server's postmaster is gone; reads the configuration
@@ -10,6 +10,6 @@ use crate::pg::{postmaster, settings};
 /// PostgreSQL's 57014 and 57P01.
 pub fn pass() {
     postmaster::require_alive();
-    check_for_interrupts();
+    interrupts::check();
     settings::reload_if_asked();
 }

@@ -1,5 +1,4 @@
-//! How a run goes on: its transactions, what is heeded between them, and what it tells its user meanwhile.
+//! How a run goes on: its transactions, and what is heeded between them.
 
 pub mod driver;
 pub mod gate;
-pub mod progress;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use planner::eta::{share, time_left};
 
 use crate::job::part::{Activity, Counts, Position};
-use crate::messages;
+use crate::messages::{self, Sizes, Summary};
 use crate::pg::usage;
 use crate::settings;
 
@@ -150,26 +150,23 @@ impl Report {
 
     /// The last message of a run: what it did and what it cost.
     pub fn say_summary(&self, before: Sizes, after: Sizes) {
-        let hot = usage::counts_updates()
-            .then(|| share(self.total.hot as f64, self.total.rows.max(1) as f64));
-        messages::say_summary(
-            &self.table,
-            &self.total,
-            self.began.elapsed(),
+        let Counts {
+            rows,
             hot,
+            batches,
+            wal,
+        } = self.total;
+        let summary = Summary {
+            rows,
+            batches,
+            hot: usage::counts_updates().then(|| share(hot as f64, rows.max(1) as f64)),
+            wal,
+            time: self.began.elapsed(),
             before,
             after,
-        );
+        };
+        messages::say_summary(&self.table, &summary);
     }
-}
-
-/// Bytes that a table takes on disk.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sizes {
-    /// Its main fork, all leaves together.
-    pub heap: i64,
-    /// All its indexes.
-    pub indexes: i64,
 }
 
 #[cfg(test)]

@@ -1,0 +1,15 @@
+//! What a run works with, whichever leaf it is at.
+
+use crate::fill::request::Request;
+use crate::job::store::Job;
+use crate::run::driver::Driver;
+
+/// One run: a CALL, from its first transaction to its last.
+pub struct Run<'a> {
+    /// The one way to commit.
+    pub driver: &'a Driver,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Where progress is stored.
+    pub job: Job,
+}

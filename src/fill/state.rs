@@ -1,0 +1,84 @@
+//! What a leaf table's run remembers from window to window: of its sweep, and of its look.
+
+use std::ops::Range;
+
+use pgrx::pg_sys;
+use planner::pace::Pace;
+use planner::phase::Seen;
+use planner::recycling::Recycling;
+use planner::window::{FIRST_WINDOW, Tid};
+
+use crate::fill::batch::Filled;
+use crate::pg::ring::Ring;
+
+/// What a sweep remembers from window to window.
+pub struct Sweeping {
+    pub(super) window_size: u32,
+    /// The last transaction whose dead row versions are to be pruned.
+    pub(super) last_id: Option<pg_sys::TransactionId>,
+    /// The horizon was behind this transaction when the run last gave up waiting for it.
+    pub(super) stuck_at: Option<pg_sys::TransactionId>,
+    pub(super) recycling: Recycling,
+    /// Rows of the window before this one were written, and are NULL still.
+    pub(super) refusing: bool,
+    /// The window before this one, whose free space is recorded once its dead versions can be pruned.
+    pub(super) last_window: Option<Range<u32>>,
+    pub(super) ring: Ring,
+}
+
+impl Default for Sweeping {
+    fn default() -> Self {
+        Sweeping {
+            window_size: FIRST_WINDOW,
+            last_id: None,
+            stuck_at: None,
+            recycling: Recycling::default(),
+            refusing: false,
+            last_window: None,
+            ring: Ring::for_sweeping(),
+        }
+    }
+}
+
+/// A look over all blocks of a leaf table.
+pub struct Look {
+    pub(super) seen: Seen,
+    pub(super) pace: Pace,
+    pub(super) extensions: u32,
+    pub(super) forgot_held: bool,
+    pub(super) ring: Ring,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self::resumed(0)
+    }
+}
+
+impl Look {
+    /// A look that has found so many rows already.
+    pub fn resumed(due: u64) -> Self {
+        let seen = Seen {
+            due,
+            ..Seen::default()
+        };
+        Look {
+            seen,
+            pace: Pace::default(),
+            extensions: 0,
+            forgot_held: false,
+            ring: Ring::for_reading(),
+        }
+    }
+
+    /// Tells that rows which it has found were filled.
+    pub fn filled(&mut self, filled: &Filled) {
+        self.seen.filled += filled.counts.rows;
+        self.seen.refused += filled.refused;
+    }
+
+    /// How many rows others hold, if all of them are known.
+    pub fn held_rows(&self, held: &[Tid]) -> Option<u64> {
+        (!self.forgot_held).then_some(held.len() as u64)
+    }
+}
