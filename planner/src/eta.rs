@@ -18,6 +18,54 @@ pub fn time_left(elapsed: Duration, share: f64) -> Option<Duration> {
     (share > 0.0).then(|| Duration::from_secs_f64(left.clamp(0.0, LONGEST)))
 }
 
+/// Work that is counted, in blocks for instance, and how much of it is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Track {
+    all: f64,
+    /// Done by earlier runs.
+    before: f64,
+    /// Done by this one.
+    done: f64,
+}
+
+impl Track {
+    /// So much work, of which `before` was done by earlier runs.
+    pub fn new(all: f64, before: f64) -> Self {
+        Track {
+            all,
+            before,
+            done: 0.0,
+        }
+    }
+
+    /// Tells that so much more was done by earlier runs.
+    pub fn done_before(&mut self, work: f64) {
+        self.before += work;
+    }
+
+    /// Tells that so much more was done.
+    pub fn advance(&mut self, work: f64) {
+        self.done += work;
+    }
+
+    /// Tells how much is done in all, with that of earlier runs; returns how much more that is than before.
+    pub fn advance_to(&mut self, work: f64) -> f64 {
+        let more = work - self.before - self.done;
+        self.done += more;
+        more
+    }
+
+    /// The share that is done, if some `more` is.
+    pub fn share(&self, more: f64) -> f64 {
+        share(self.before + self.done + more, self.all)
+    }
+
+    /// How long the rest takes at the speed of this run, which has taken `elapsed`.
+    pub fn time_left(&self, more: f64, elapsed: Duration) -> Option<Duration> {
+        time_left(elapsed, share(self.done + more, self.all - self.before))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +84,25 @@ mod tests {
         fn a_share_is_a_share(done in 0.0..1e12f64, of in 0.0..1e12f64) {
             prop_assert!((0.0..=1.0).contains(&share(done, of)));
         }
+    }
+
+    #[test]
+    fn a_resumed_run_judges_by_its_own_speed() {
+        let mut track = Track::new(1000.0, 900.0);
+        assert_eq!(track.advance_to(910.0), 10.0);
+        assert_eq!(track.share(0.0), 0.91);
+        let left = track.time_left(0.0, Duration::from_secs(10));
+        assert_eq!(left, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn the_share_is_of_all_tables_while_they_are_filled() {
+        let mut all = Track::new(400.0, 0.0);
+        all.done_before(100.0);
+        all.advance(20.0);
+        assert_eq!(all.share(80.0), 0.5);
+        let left = all.time_left(80.0, Duration::from_secs(3));
+        assert_eq!(left, Some(Duration::from_secs(6)));
     }
 
     #[test]

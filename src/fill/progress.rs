@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use planner::eta::{share, time_left};
+use planner::eta::{Track, share};
 
 use crate::job::part::{Activity, Counts, Position};
 use crate::messages::{self, Sizes, Summary};
@@ -16,46 +16,16 @@ pub struct Report {
     last_said: Instant,
     total: Counts,
     /// Blocks of all leaf tables, to be filled.
-    filling: Blocks,
+    filling: Track,
     /// Blocks of the leaf table that is worked on.
-    leaf: Blocks,
+    leaf: Track,
+    /// When that began.
+    leaf_since: Instant,
     /// What is done with it.
     activity: Activity,
     /// Of the window being swept, so many blocks' worth is done.
     of_window: f64,
     holder_is_named: bool,
-}
-
-/// Blocks, and how many of them are done.
-#[derive(Debug, Clone, Copy)]
-struct Blocks {
-    all: f64,
-    /// Done by earlier calls.
-    before: f64,
-    /// Done by this one.
-    done: f64,
-    since: Instant,
-}
-
-impl Blocks {
-    fn new(all: f64, before: f64) -> Self {
-        Blocks {
-            all,
-            before,
-            done: 0.0,
-            since: Instant::now(),
-        }
-    }
-
-    /// The share that is done, if some more are.
-    fn share(&self, more: f64) -> f64 {
-        share(self.before + self.done + more, self.all)
-    }
-
-    /// How long the others take, at the speed of this CALL.
-    fn time_left(&self, more: f64, elapsed: Duration) -> Option<Duration> {
-        time_left(elapsed, share(self.done + more, self.all - self.before))
-    }
 }
 
 impl Report {
@@ -67,8 +37,9 @@ impl Report {
             began: now,
             last_said: now,
             total: Counts::default(),
-            filling: Blocks::new(blocks as f64, 0.0),
-            leaf: Blocks::new(0.0, 0.0),
+            filling: Track::new(blocks as f64, 0.0),
+            leaf: Track::new(0.0, 0.0),
+            leaf_since: now,
             activity: Activity::Filling,
             of_window: 0.0,
             holder_is_named: false,
@@ -79,10 +50,11 @@ impl Report {
     pub fn begin(&mut self, position: Position) {
         self.activity = position.activity;
         let (all, before) = (position.end_block.into(), position.next_block.into());
-        self.leaf = Blocks::new(all, before);
+        self.leaf = Track::new(all, before);
+        self.leaf_since = Instant::now();
         self.of_window = 0.0;
         if self.activity == Activity::Filling {
-            self.filling.before += before;
+            self.filling.done_before(before);
         }
     }
 
@@ -102,14 +74,13 @@ impl Report {
 
     /// Tells that all blocks of the leaf before this one are done. Returns how long the others take, if that is known.
     pub fn blocks_done(&mut self, next_block: u32) -> Option<Duration> {
-        let done = f64::from(next_block) - self.leaf.before;
+        let done = self.leaf.advance_to(next_block.into());
         if self.activity == Activity::Filling {
-            self.filling.done += done - self.leaf.done;
+            self.filling.advance(done);
         }
-        self.leaf.done = done;
         self.of_window = 0.0;
         self.say_if_due();
-        self.leaf.time_left(0.0, self.leaf.since.elapsed())
+        self.leaf.time_left(0.0, self.leaf_since.elapsed())
     }
 
     /// Says how much of the window being swept is done, in blocks.
@@ -142,7 +113,7 @@ impl Report {
                 messages::filling(&self.table, share, self.total.rows, rate, left)
             }
             Activity::Verifying => {
-                let left = self.leaf.time_left(0.0, self.leaf.since.elapsed());
+                let left = self.leaf.time_left(0.0, self.leaf_since.elapsed());
                 messages::verifying(&self.table, self.leaf.share(0.0), self.total.rows, left)
             }
         }
@@ -166,62 +137,5 @@ impl Report {
             after,
         };
         messages::say_summary(&self.table, &summary);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn begun(next_block: u32, end_block: u32, blocks: u64) -> Report {
-        let mut report = Report::new("t", blocks);
-        report.begin(Position {
-            next_block,
-            end_block,
-            ..Position::default()
-        });
-        report.began = Instant::now() - Duration::from_secs(10);
-        report.leaf.since = report.began;
-        report
-    }
-
-    #[test]
-    fn a_resumed_run_judges_by_its_own_speed() {
-        let mut report = begun(900, 1000, 1000);
-        let left = report.blocks_done(910).expect("an estimate");
-        assert!((89.0..92.0).contains(&left.as_secs_f64()), "{left:?}");
-        let line = report.line();
-        assert!(line.contains("91.0% done"), "{line}");
-        assert!(line.contains("about 1 min 30 s left"), "{line}");
-    }
-
-    #[test]
-    fn the_share_is_of_all_leaves_while_they_are_filled() {
-        let mut report = begun(0, 100, 400);
-        report.blocks_done(100);
-        let mut verified = Position {
-            end_block: 100,
-            ..Position::default()
-        };
-        report.begin(verified);
-        report.window_at(50.0);
-        assert!(report.line().contains("37.5% done"), "{}", report.line());
-        verified.activity = Activity::Verifying;
-        report.begin(verified);
-        report.blocks_done(40);
-        assert!(
-            report.line().contains("verifying, 40.0% done"),
-            "{}",
-            report.line()
-        );
-    }
-
-    #[test]
-    fn nothing_done_yet_promises_nothing() {
-        assert!(
-            begun(0, 400, 400)
-                .line()
-                .ends_with("time left not known yet")
-        );
     }
 }
