@@ -54,7 +54,7 @@ pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
 }
 
 /// What became of a leaf.
-enum Filled {
+enum Visit {
     /// It is done, but for rows that are left.
     Done(Option<Leftover>),
     /// Another run is working on it.
@@ -114,15 +114,15 @@ impl Run<'_> {
         let mut busy = VecDeque::new();
         for &leaf in leaves {
             match self.fill_leaf(report, leaf, goal)? {
-                Filled::Done(leftover) => leftovers.extend(leftover),
-                Filled::Busy(_) => busy.push_back(leaf),
+                Visit::Done(leftover) => leftovers.extend(leftover),
+                Visit::Busy(_) => busy.push_back(leaf),
             }
         }
         let mut said = false;
         while let Some(leaf) = busy.pop_front() {
             match self.fill_leaf(report, leaf, goal)? {
-                Filled::Done(leftover) => leftovers.extend(leftover),
-                Filled::Busy(error) => {
+                Visit::Done(leftover) => leftovers.extend(leftover),
+                Visit::Busy(error) => {
                     busy.push_back(leaf);
                     if !said {
                         said = true;
@@ -143,7 +143,7 @@ impl Run<'_> {
         report: &mut Report,
         leaf: pg_sys::Oid,
         goal: Goal,
-    ) -> Result<Filled, Error> {
+    ) -> Result<Visit, Error> {
         let is_named = leaf == self.request.target.table;
         let opened = Leaf::open(self, report, leaf);
         let leftover = opened.and_then(|opened| match goal {
@@ -154,10 +154,10 @@ impl Run<'_> {
             // A partition may go; what matters is the table that was named.
             Err(Error::TableDropped { .. }) if !is_named => {
                 self.job.drop_part(self.driver, leaf)?;
-                Ok(Filled::Done(None))
+                Ok(Visit::Done(None))
             }
-            Err(error @ Error::AlreadyRunning { .. }) if !is_named => Ok(Filled::Busy(error)),
-            leftover => Ok(Filled::Done(leftover?)),
+            Err(error @ Error::AlreadyRunning { .. }) if !is_named => Ok(Visit::Busy(error)),
+            leftover => Ok(Visit::Done(leftover?)),
         }
     }
 

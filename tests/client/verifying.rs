@@ -127,7 +127,7 @@ fn no_transaction_is_open_for_longer_than_a_second() -> Result<()> {
         oldest_transaction(&db, "beside")?,
         oldest_transaction(&db, "alone")?,
     );
-    let filter = "id < 290000 OR wanted(c)";
+    let filter = "id < 298000 OR wanted(c)";
     for call in [
         CALL.to_owned(),
         format!("CALL safe_backfill('u', 'c', 1, filter => '{filter}')"),

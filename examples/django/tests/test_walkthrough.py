@@ -186,7 +186,7 @@ class SafeWay(Walkthrough):
     def test_operator_looks_on(self):
         process = self.start_backfill()
         self.assertEqual(
-            self.query("SELECT state FROM safe_backfill_progress WHERE table_name = 'large_user'::regclass"), "running"
+            self.query("SELECT state FROM safe_backfill_progress WHERE table_name = 'large_user'::regclass"), "filling"
         )
         process.communicate(timeout=30)
         self.assertEqual(
