@@ -117,11 +117,11 @@ impl LeafStatements {
         let sql = Sql::new(leaf, target, value, volatile);
         let mut types = vec![pg_sys::TIDARRAYOID];
         types.extend(value.constant().map(|constant| constant.column_type().oid));
-        let update = |places: &str| {
-            let update = sql.update(places, counts_refused);
+        let update = |places: &str, condition: &str| {
+            let update = sql.update(places, condition, counts_refused);
             Statement::prepare(tx, &update, &types)
         };
-        let awaited = update("($1)");
+        let awaited = update("($1)", &sql.is_due());
         LeafStatements {
             table: leaf.oid,
             constant: value.constant(),
@@ -129,7 +129,8 @@ impl LeafStatements {
                 || value.can_be_null()
                 || !awaited.is_plain(leaf.oid),
             update: awaited,
-            update_unlocked: update(&sql.unlocked(hazards.key)),
+            // Rows that are locked have met the other conditions, which may be costly.
+            update_unlocked: update(&sql.unlocked(hazards.key), &sql.is_null()),
             probe: Statement::prepare(tx, &sql.probe(), &[pg_sys::TIDARRAYOID]),
             counts_refused,
             check_at_once: hazards
@@ -241,22 +242,26 @@ impl Sql {
 
     /// The condition that a row is to be filled.
     fn is_due(&self) -> String {
-        let (alias, column) = (&self.alias, &self.column);
+        let is_null = self.is_null();
         let and = |condition: &Option<String>| {
             let condition = condition.as_ref();
             condition.map_or_else(String::new, |condition| format!(" AND {condition}"))
         };
         let (filter, has_value) = (and(&self.filter), and(&self.has_value));
-        format!("{alias}.{column} {IS_NULL}{filter}{has_value}")
+        format!("{is_null}{filter}{has_value}")
     }
 
-    /// An UPDATE of the rows at these places.
-    fn update(&self, places: &str, counts_refused: bool) -> String {
+    /// The condition that a row has no value yet.
+    fn is_null(&self) -> String {
+        format!("{}.{} {IS_NULL}", self.alias, self.column)
+    }
+
+    /// An UPDATE of the rows at these places that meet this condition.
+    fn update(&self, places: &str, condition: &str, counts_refused: bool) -> String {
         let (table, alias, column, value) = (&self.table, &self.alias, &self.column, &self.value);
-        let is_due = self.is_due();
         let update = format!(
             "UPDATE ONLY {table} AS {alias} SET {column} = {value} \
-             WHERE {alias}.ctid {ONE_OF} {places} AND {is_due}"
+             WHERE {alias}.ctid {ONE_OF} {places} AND {condition}"
         );
         if !counts_refused {
             return update;
