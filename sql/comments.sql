@@ -44,6 +44,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.file_node IS 'the file that the
 COMMENT ON COLUMN @extschema@.safe_backfill_part.next_block IS 'all blocks before this one are done';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.end_block IS 'blocks of the table when this state began';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_found IS 'in state verifying: rows that were to be filled yet, on the blocks that are done';
+COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_without_value IS 'in state verifying: rows whose expression is NULL, on the blocks that are done';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_filled IS 'rows filled and committed';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_hot IS 'of those, by HOT updates, which touch no index';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.batches IS 'batches committed';

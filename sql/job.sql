@@ -40,6 +40,7 @@ CREATE TABLE @extschema@.safe_backfill_part (
     next_block        pg_catalog.int8        NOT NULL DEFAULT 0,
     end_block         pg_catalog.int8        NOT NULL DEFAULT 0,
     rows_found        pg_catalog.int8        NOT NULL DEFAULT 0,
+    rows_without_value pg_catalog.int8       NOT NULL DEFAULT 0,
     rows_filled       pg_catalog.int8        NOT NULL DEFAULT 0,
     rows_hot          pg_catalog.int8        NOT NULL DEFAULT 0,
     batches           pg_catalog.int8        NOT NULL DEFAULT 0,

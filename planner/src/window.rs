@@ -182,6 +182,18 @@ impl Window {
         self.queue.drain(..most.min(self.queue.len())).collect()
     }
 
+    /// Puts rows back that were not asked after all, to be the next again.
+    pub fn put_back(&mut self, tids: Vec<Tid>) {
+        for tid in tids.into_iter().rev() {
+            self.queue.push_front(tid);
+        }
+    }
+
+    /// How many rows were to be asked again, after a last pass.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// Chooses the rows of `page`, which lies at `block`, to be filled in this pass.
     pub fn choose(&mut self, block: u32, mut page: Page) {
         let pass = self.pass;

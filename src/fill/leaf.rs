@@ -77,12 +77,16 @@ impl<'a> Leaf<'a> {
             messages::say_rewritten(&table.name.name);
         }
         let same_file = stored.file_node == Some(table.file_node);
+        let reached = if same_file {
+            stored
+        } else {
+            Position::default()
+        };
         let position = Position {
             activity: stored.activity,
             file_node: Some(table.file_node),
-            next_block: if same_file { stored.next_block } else { 0 },
             end_block: blocks,
-            rows_found: if same_file { stored.rows_found } else { 0 },
+            ..reached
         };
         let phase = match position.activity {
             Activity::Filling => Phase::Filling,
@@ -98,7 +102,7 @@ impl<'a> Leaf<'a> {
             pace: Pace::default(),
             yielding: Yielding::new(Instant::now()),
             sweeping: Sweeping::default(),
-            look: Look::resumed(position.rows_found),
+            look: Look::resumed(position),
             held: vec![],
             patience: Patience::default(),
             machine: Machine::new(phase),

@@ -10,6 +10,7 @@ use planner::window::{Sweep, Tid, Window};
 
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::probe::{self, Probed};
+use crate::job::part::Position;
 use crate::settings;
 
 /// Blocks of a window: 16 MB.
@@ -41,7 +42,15 @@ impl Leaf<'_> {
             self.fill_found(&found)?;
         }
         let time_left = self.report.blocks_done(end);
-        self.recorder.advance(end, self.look.seen.due, time_left);
+        self.recorder.advance(
+            Position {
+                next_block: end,
+                rows_found: self.look.seen.due,
+                rows_without_value: self.look.seen.without_value,
+                ..self.recorder.position()
+            },
+            time_left,
+        );
         self.store_window()?;
         Ok(Event::WindowEnded)
     }
@@ -72,9 +81,12 @@ impl Leaf<'_> {
                 }
             }
             if !window.next_pass() {
-                return Ok(found);
+                break;
             }
         }
+        // Rows that were changed each time that they were to be asked: reason enough for another look.
+        self.look.seen.due += window.left() as u64;
+        Ok(found)
     }
 
     fn probe(&mut self, window: &mut Window) -> Result<Probed, Halt> {

@@ -87,9 +87,8 @@ impl Leaf<'_> {
         let position = Position {
             activity,
             file_node: Some(self.table.file_node),
-            next_block: 0,
             end_block,
-            rows_found: 0,
+            ..Position::default()
         };
         self.recorder.enter(position);
         self.report.begin(position);

@@ -58,7 +58,7 @@ pub fn probe(
                 note(&mut probed, window, &tids, &answers);
             }
             Attempt::Locked(message) => {
-                window.changed(&tids);
+                window.put_back(tids);
                 pace.stumbled();
                 probed.locked = Some(message);
                 break;

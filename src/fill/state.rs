@@ -9,6 +9,7 @@ use planner::recycling::Recycling;
 use planner::window::{FIRST_WINDOW, Tid};
 
 use crate::fill::batch::Filled;
+use crate::job::part::Position;
 use crate::pg::ring::Ring;
 
 /// What a sweep remembers from window to window.
@@ -51,15 +52,16 @@ pub struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self::resumed(0)
+        Self::resumed(Position::default())
     }
 }
 
 impl Look {
-    /// A look that has found so many rows already.
-    pub fn resumed(due: u64) -> Self {
+    /// A look that has come to this position already.
+    pub fn resumed(position: Position) -> Self {
         let seen = Seen {
-            due,
+            due: position.rows_found,
+            without_value: position.rows_without_value,
             ..Seen::default()
         };
         Look {

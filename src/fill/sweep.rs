@@ -7,6 +7,7 @@ use planner::window::{Sweep, Window};
 
 use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
+use crate::job::part::Position;
 use crate::pg::{settings as server_settings, usage};
 use crate::settings;
 
@@ -36,7 +37,11 @@ impl Leaf<'_> {
         let end = first.saturating_add(size).min(position.end_block);
         self.sweep_passes(&mut Window::new(first..end, sweep))?;
         let time_left = self.report.blocks_done(end);
-        self.recorder.advance(end, 0, time_left);
+        let position = Position {
+            next_block: end,
+            ..position
+        };
+        self.recorder.advance(position, time_left);
         self.end_window()?;
         self.sweeping.last_window = Some(first..end);
         Ok(Event::WindowEnded)

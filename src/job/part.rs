@@ -59,6 +59,8 @@ pub struct Position {
     pub end_block: u32,
     /// While it is verified: rows that were to be filled yet, on the blocks that are done.
     pub rows_found: u64,
+    /// While it is verified: rows that are NULL because the expression is, on the blocks that are done.
+    pub rows_without_value: u64,
 }
 
 /// What batches did.

@@ -58,11 +58,9 @@ impl<'a> Recorder<'a> {
         self.changed = true;
     }
 
-    /// Tells that all blocks before `next_block` are done, on which so many rows were found, and how long the others will
-    /// take.
-    pub fn advance(&mut self, next_block: u32, rows_found: u64, time_left: Option<Duration>) {
-        self.position.next_block = next_block;
-        self.position.rows_found = rows_found;
+    /// Tells that the run has come to `position`, and how long the rest will take.
+    pub fn advance(&mut self, position: Position, time_left: Option<Duration>) {
+        self.position = position;
         self.time_left = time_left;
     }
 

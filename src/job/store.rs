@@ -259,6 +259,7 @@ impl Job {
                 &(entry.active.as_micros() as i64),
                 &time_left,
                 &entry.begins,
+                &(position.rows_without_value as i64),
             ],
         );
         Ok(rows.processed() > 0)
@@ -321,7 +322,7 @@ fn finished() -> Position {
 
 const STORE: &str = "
     UPDATE @part
-    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8,
+    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8, rows_without_value = $16,
         rows_filled = rows_filled + $9, rows_hot = rows_hot + $10, batches = batches + $11, wal_bytes = wal_bytes + $12,
         active_time = active_time + $13 * interval '1 microsecond', time_left = $14 * interval '1 microsecond',
         started_at = CASE WHEN $15 THEN clock_timestamp() ELSE started_at END,
@@ -329,7 +330,7 @@ const STORE: &str = "
     WHERE ctid = (SELECT ctid FROM @part WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
                   FOR NO KEY UPDATE SKIP LOCKED)";
 
-const STORE_TYPES: [pg_sys::Oid; 15] = [
+const STORE_TYPES: [pg_sys::Oid; 16] = [
     pg_sys::INT8OID,
     pg_sys::INT8OID,
     pg_sys::OIDOID,
@@ -345,6 +346,7 @@ const STORE_TYPES: [pg_sys::Oid; 15] = [
     pg_sys::INT8OID,
     pg_sys::INT8OID,
     pg_sys::BOOLOID,
+    pg_sys::INT8OID,
 ];
 
 fn find_unfinished(tx: &Tx, home: &Home, what: &Assignment) -> Result<Option<i64>, Error> {
@@ -371,7 +373,8 @@ fn find_unfinished(tx: &Tx, home: &Home, what: &Assignment) -> Result<Option<i64
 /// How far job `id` has come with each of its leaf tables.
 fn positions(tx: &Tx, home: &Home, id: i64) -> Result<HashMap<pg_sys::Oid, Position>, Error> {
     const PARTS: &str = "
-        SELECT table_name::oid, state, file_node, next_block, end_block, rows_found FROM @part
+        SELECT table_name::oid, state, file_node, next_block, end_block, rows_found, rows_without_value
+        FROM @part
         WHERE system_identifier = $1 AND job_id = $2";
     let rows = home.execute(tx, PARTS, &[&server::system_identifier(), &id])?;
     Ok(rows.iter().filter_map(position).collect())
@@ -389,6 +392,7 @@ fn position(row: Row<'_>) -> Option<(pg_sys::Oid, Position)> {
         next_block: block(4),
         end_block: block(5),
         rows_found: row.get::<i64>(6).unwrap_or(0).unsigned_abs(),
+        rows_without_value: row.get::<i64>(7).unwrap_or(0).unsigned_abs(),
     };
     let position = match state.as_str() {
         "pending" | "filling" => stored(Activity::Filling),

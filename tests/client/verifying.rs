@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use client_tests::{Database, Options};
+use client_tests::{Database, Options, only};
 
 use crate::probe::{Background, Longest};
 
@@ -65,6 +65,57 @@ fn a_look_is_told_and_goes_on_where_it_was() -> Result<()> {
         db.value::<String>("SELECT state FROM safe_backfill_progress")?,
         "completed"
     );
+    Ok(())
+}
+
+/// Rows whose expression is NULL are counted over all calls.
+#[test]
+fn rows_without_a_value_are_counted_though_the_look_was_interrupted() -> Result<()> {
+    let db = Database::new()?;
+    slowly_left_out(&db, ROWS)?;
+    db.execute(
+        "CREATE FUNCTION nothing(c int) RETURNS int STABLE LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(0.0005); RETURN NULL; END $$",
+    )?;
+    let call = "CALL safe_backfill_using('t', 'c', 'nothing(c)')";
+    let run = db.start(call)?;
+    db.wait_until(
+        "SELECT count(*) = 1 FROM safe_backfill_part WHERE state = 'verifying' AND next_block > 0",
+    )?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    let notices = db.call(call)?.succeeded()?;
+    let warning = only(&notices, "WARNING")?;
+    ensure!(
+        warning.message.starts_with(&format!("{ROWS} rows")),
+        "{warning}"
+    );
+    Ok(())
+}
+
+/// A lock that the filter waits for, and that lasts, is no reason to pass rows over.
+#[test]
+fn a_look_that_meets_a_lock_goes_on_when_it_is_gone() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE wanted (id int);
+         INSERT INTO wanted VALUES (0);
+         CREATE TABLE t (id int, c int DEFAULT 0) WITH (autovacuum_enabled = off);
+         INSERT INTO t SELECT i, NULL FROM generate_series(1, 1500) i;
+         CREATE FUNCTION is_wanted(id int) RETURNS boolean LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(0.0005); RETURN id IN (SELECT w.id FROM wanted w); END $$",
+    )?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1, filter => 'is_wanted(id)')")?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_part WHERE state = 'verifying'")?;
+    let mut client = db.connect()?;
+    let mut holding = client.transaction()?;
+    holding.batch_execute("LOCK TABLE wanted; INSERT INTO wanted VALUES (1), (700), (1500)")?;
+    thread::sleep(Duration::from_secs(6));
+    ensure!(!run.has_ended());
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    // It is asked last.
+    ensure!(db.value::<bool>("SELECT c = 1 FROM t WHERE id = 1500")?);
     Ok(())
 }
 

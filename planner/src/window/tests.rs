@@ -230,3 +230,25 @@ fn undone_rows_come_up_again() {
     assert!(!window.next_pass());
     assert_eq!(window.into_busy(), first[..1]);
 }
+
+#[test]
+fn rows_that_are_put_back_come_next_and_in_their_order() {
+    let look = Model {
+        unfilled: (1..=5).collect(),
+        size: 40,
+        growth: 8,
+        free: 0,
+        dead: 0,
+        pointers: 50,
+    }
+    .look();
+    let mut window = Window::new(0..1, Sweep::OnePass);
+    let block = window.next_block().expect("a block");
+    window.choose(block, look);
+    let first = window.next_rows(3);
+    window.put_back(first.clone());
+    assert_eq!(window.next_rows(3), first);
+    assert_eq!(window.queued(), 2);
+    window.changed(&first[..1]);
+    assert_eq!(window.left(), 1);
+}
