@@ -330,24 +330,12 @@ const STORE: &str = "
     WHERE ctid = (SELECT ctid FROM @part WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
                   FOR NO KEY UPDATE SKIP LOCKED)";
 
-const STORE_TYPES: [pg_sys::Oid; 16] = [
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::OIDOID,
-    pg_sys::TEXTOID,
-    pg_sys::OIDOID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::BOOLOID,
-    pg_sys::INT8OID,
-];
+const STORE_TYPES: [pg_sys::Oid; 16] = {
+    use pg_sys::{BOOLOID as BOOL, INT8OID as INT, OIDOID as OID, TEXTOID as TEXT};
+    [
+        INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT,
+    ]
+};
 
 fn find_unfinished(tx: &Tx, home: &Home, what: &Assignment) -> Result<Option<i64>, Error> {
     const UNFINISHED: &str = "
