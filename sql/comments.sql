@@ -17,6 +17,26 @@ COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
 'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 
+COMMENT ON FUNCTION @extschema@.safe_backfill_start(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
+'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_start(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
+'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_start_using(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
+'Does what safe_backfill_using does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill_using.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_pause(pg_catalog.int8) IS
+'Has a job wait before its next batch; it holds no transaction and no row meanwhile. Returns false if the job is not under way. For the role that started the job, the owner of the table and superusers.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_resume(pg_catalog.int8) IS
+'Has a job go on that was paused, cancelled, interrupted or has failed: in its own process if that waits, or else in a background worker, as the role that started it. Returns false if there is nothing to do. For the role that started the job, the owner of the table and superusers.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_cancel(pg_catalog.int8) IS
+'Has a job end before its next batch; what is filled stays filled, and safe_backfill_resume or the same CALL takes it up. Returns false if the job has ended. For the role that started the job, the owner of the table and superusers.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_forget(pg_catalog.int8) IS
+'Removes a job from the tables of jobs. Raises an error (55006) while a process works on it. For the role that started the job, the owner of the table and superusers.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_forget(pg_catalog.interval) IS
+'Removes the jobs that were done longer ago than that, of those that the current user may steer. Returns how many.';
+
 COMMENT ON TABLE @extschema@.safe_backfill_job IS
 'One row per job: what is filled, with what, by whom. Written by the extension alone; a role sees the jobs of tables it may select from.';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.system_identifier IS 'the cluster whose jobs these are: its system identifier as pg_control_system() gives it; rows that replication copied from another cluster are ignored';
@@ -27,9 +47,14 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.column_number IS 'its number in 
 COMMENT ON COLUMN @extschema@.safe_backfill_job.value IS '{"constant": text of the value} or {"expression": SQL}';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a batch';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: safe_backfill_progress tells), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the session user of the last CALL';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process of the last CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: safe_backfill_progress tells), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the role with whose rights it runs: the current user of the last CALL, or of safe_backfill_start';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while the worker is being started';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.background IS 'whether it last ran in a background worker';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'settings of the session that has started it in the background, by which its SQL is read';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_for IS 'what it waits for, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_since IS 'since when it waits';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.error IS 'the error that has ended its last run: {"sqlstate": …, "message": …, "detail": …, "hint": …}';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.created_at IS 'when the job was created';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.started_at IS 'when the last CALL began with it';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.finished_at IS 'when the job was done';
@@ -55,14 +80,19 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.started_at IS 'when the last CA
 COMMENT ON COLUMN @extschema@.safe_backfill_part.updated_at IS 'when this row was last written';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.finished_at IS 'when the job was done with this table';
 COMMENT ON SEQUENCE @extschema@.safe_backfill_job_id IS 'Numbers for safe_backfill_job.job_id.';
-COMMENT ON POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job IS 'A role sees the jobs of tables it may select from.';
-COMMENT ON POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part IS 'A role sees the parts of tables it may select from.';
+COMMENT ON POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job IS 'A role sees the jobs of tables it may select from; pg_monitor sees all.';
+COMMENT ON POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part IS 'A role sees the parts of tables it may select from; pg_monitor sees all.';
 
 COMMENT ON VIEW @extschema@.safe_backfill_progress IS
-'How each job stands, one row per leaf table. Watch it with \watch in psql.';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or interrupted: unfinished, and no process works on it, the same CALL resumes it; or superseded: unfinished, and another filling was called for';
+'How each job stands: one row per leaf table, and one for the whole job where it has several of them, or none yet. Watch it with \watch in psql.';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.leaf_tables IS 'how many leaf tables the row is the total of, or NULL in the row of one of them';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (waits_for tells for what), paused, cancelled, failed (last_error tells why), superseded (another filling was called for), starting (a background worker is about to begin), interrupted (unfinished, and no process works on it): the same CALL or safe_backfill_resume takes it up. On a standby, as last heard from the primary';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is filled, or verified in state verifying, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_per_second IS 'rows filled per second of active time';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.time_left IS 'at the speed so far, for the state it is in';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.hot_percent IS 'share of the rows filled by HOT updates, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.pid IS 'the process that works on the job now, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_for IS 'what the job waits for, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_since IS 'since when it waits';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.last_error IS 'of an unfinished job, the error that ended its last run';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.background IS 'whether the job runs in a background worker';

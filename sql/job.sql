@@ -16,14 +16,20 @@ CREATE TABLE @extschema@.safe_backfill_job (
     batch_size        pg_catalog.int4        NOT NULL,
     state             pg_catalog.text        NOT NULL DEFAULT 'running'
                       CHECK (state OPERATOR(pg_catalog.=) ANY
-                          (ARRAY['running', 'completed', 'incomplete', 'superseded']::pg_catalog.text[])),
+                          (ARRAY['running', 'paused', 'cancelled', 'failed', 'completed', 'incomplete', 'superseded']
+                           ::pg_catalog.text[])),
     role              pg_catalog.regrole     NOT NULL,
-    pid               pg_catalog.int4        NOT NULL,
+    pid               pg_catalog.int4,
+    background        pg_catalog.bool        NOT NULL DEFAULT false,
+    settings          pg_catalog.jsonb,
+    waits_for         pg_catalog.text,
+    waits_since       pg_catalog.timestamptz,
+    error             pg_catalog.jsonb,
     created_at        pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     started_at        pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at       pg_catalog.timestamptz,
     PRIMARY KEY (system_identifier, job_id)
-);
+) WITH (fillfactor = 50);
 
 CREATE INDEX safe_backfill_job_table_name_idx ON @extschema@.safe_backfill_job (table_name, column_number);
 
@@ -58,49 +64,25 @@ ALTER TABLE @extschema@.safe_backfill_part ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part FOR SELECT
     USING (pg_catalog.has_table_privilege(table_name::pg_catalog.oid, 'SELECT'::pg_catalog.text)
-           OR pg_catalog.has_table_privilege(root_table::pg_catalog.oid, 'SELECT'::pg_catalog.text));
+           OR pg_catalog.has_table_privilege(root_table::pg_catalog.oid, 'SELECT'::pg_catalog.text)
+           OR pg_catalog.pg_has_role('pg_monitor'::pg_catalog.name, 'USAGE'::pg_catalog.text));
 
 CREATE POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job FOR SELECT
     USING (pg_catalog.has_table_privilege(table_name::pg_catalog.oid, 'SELECT'::pg_catalog.text)
+           OR pg_catalog.pg_has_role('pg_monitor'::pg_catalog.name, 'USAGE'::pg_catalog.text)
            OR EXISTS (SELECT FROM @extschema@.safe_backfill_part p
                       WHERE p.system_identifier OPERATOR(pg_catalog.=) safe_backfill_job.system_identifier
                       AND p.job_id OPERATOR(pg_catalog.=) safe_backfill_job.job_id));
 
 GRANT SELECT ON @extschema@.safe_backfill_job, @extschema@.safe_backfill_part TO PUBLIC;
 
+-- One row per leaf table, and one for a job as a whole where it has several of them, or none yet.
 CREATE VIEW @extschema@.safe_backfill_progress WITH (security_invoker = true) AS
-SELECT job_id,
-       root_table,
-       table_name,
-       column_name,
-       CASE WHEN NOT unfinished THEN part_state
-            WHEN superseded THEN 'superseded'::pg_catalog.text
-            WHEN NOT alive THEN 'interrupted'::pg_catalog.text
-            ELSE part_state END AS state,
-       pg_catalog.round((100::pg_catalog.float8 OPERATOR(pg_catalog.*) share)::pg_catalog.numeric, 1) AS percent,
-       rows_filled,
-       batches,
-       CASE WHEN seconds OPERATOR(pg_catalog.<>) 0::pg_catalog.float8
-            THEN pg_catalog.round((rows_filled::pg_catalog.float8 OPERATOR(pg_catalog./) seconds)::pg_catalog.numeric)
-       END AS rows_per_second,
-       CASE WHEN NOT unfinished THEN '0'::pg_catalog.interval
-            WHEN NOT superseded THEN pg_catalog.date_trunc('second'::pg_catalog.text, time_left)
-       END AS time_left,
-       CASE WHEN rows_filled OPERATOR(pg_catalog.<>) 0::pg_catalog.int8
-            THEN pg_catalog.round((100.0 OPERATOR(pg_catalog.*) rows_hot::pg_catalog.numeric)
-                                  OPERATOR(pg_catalog./) rows_filled::pg_catalog.numeric, 1)
-       END AS hot_percent,
-       CASE WHEN unfinished AND alive AND NOT superseded THEN pid END AS pid,
-       wal_bytes,
-       active_time,
-       started_at,
-       updated_at,
-       finished_at
-FROM (
-    SELECT p.job_id, p.root_table, p.table_name, j.column_name, p.state AS part_state, j.pid,
-           p.rows_filled, p.rows_hot, p.batches, p.wal_bytes, p.active_time, p.time_left, p.started_at, p.updated_at, p.finished_at,
-           j.state OPERATOR(pg_catalog.=) 'superseded'::pg_catalog.text AS superseded,
-           p.state OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'filling', 'verifying']::pg_catalog.text[]) AS unfinished,
+WITH job AS (
+    SELECT j.*,
+           j.state OPERATOR(pg_catalog.=)
+               ANY (ARRAY['running', 'paused', 'cancelled', 'failed']::pg_catalog.text[]) AS unfinished,
+           pg_catalog.pg_is_in_recovery() AS elsewhere,
            EXISTS (SELECT FROM pg_catalog.pg_locks l
                    WHERE l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text
                    AND l.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
@@ -109,19 +91,100 @@ FROM (
                         WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
                    AND l.objid OPERATOR(pg_catalog.=) j.table_name::pg_catalog.oid
                    AND l.objsubid OPERATOR(pg_catalog.=) j.column_number
-                   AND l.granted AND l.pid OPERATOR(pg_catalog.=) j.pid) AS alive,
+                   AND l.granted AND l.pid OPERATOR(pg_catalog.=) j.pid) AS alive
+    FROM @extschema@.safe_backfill_job j
+    -- Replication may have copied rows of another cluster.
+    WHERE j.system_identifier OPERATOR(pg_catalog.=) (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s)
+),
+part AS (
+    SELECT p.*,
            CASE WHEN p.state OPERATOR(pg_catalog.=)
                      ANY (ARRAY['completed', 'incomplete', 'dropped']::pg_catalog.text[]) THEN 1::pg_catalog.float8
                 WHEN p.end_block OPERATOR(pg_catalog.>) 0::pg_catalog.int8
                 THEN least(1::pg_catalog.float8,
                            p.next_block::pg_catalog.float8 OPERATOR(pg_catalog./) p.end_block::pg_catalog.float8)
-                ELSE 0::pg_catalog.float8 END AS share,
-           extract(epoch FROM p.active_time)::pg_catalog.float8 AS seconds
+                ELSE 0::pg_catalog.float8 END AS share
     FROM @extschema@.safe_backfill_part p
-    JOIN @extschema@.safe_backfill_job j
-         ON j.system_identifier OPERATOR(pg_catalog.=) p.system_identifier AND j.job_id OPERATOR(pg_catalog.=) p.job_id
-    -- Replication may have copied rows of another cluster.
     WHERE p.system_identifier OPERATOR(pg_catalog.=) (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s)
-) part;
+),
+progress AS (
+    SELECT p.job_id, p.root_table, p.table_name, NULL::pg_catalog.int8 AS leaf_tables, p.state AS part_state,
+           p.state OPERATOR(pg_catalog.=)
+               ANY (ARRAY['pending', 'filling', 'verifying']::pg_catalog.text[]) AS unfinished,
+           p.share, p.rows_filled, p.rows_hot, p.batches, p.wal_bytes, p.active_time, p.time_left,
+           p.started_at, p.updated_at, p.finished_at
+    FROM part p
+    UNION ALL
+    SELECT j.job_id, j.table_name, j.table_name, pg_catalog.count(p.table_name),
+           CASE WHEN NOT j.unfinished THEN j.state
+                WHEN pg_catalog.count(p.table_name) OPERATOR(pg_catalog.=) 0::pg_catalog.int8
+                THEN 'pending'::pg_catalog.text
+                WHEN pg_catalog.bool_or(p.state OPERATOR(pg_catalog.=)
+                                        ANY (ARRAY['pending', 'filling']::pg_catalog.text[]))
+                THEN 'filling'::pg_catalog.text
+                ELSE 'verifying'::pg_catalog.text END,
+           j.unfinished,
+           coalesce(pg_catalog.sum(p.share OPERATOR(pg_catalog.*) p.end_block::pg_catalog.float8)
+                    OPERATOR(pg_catalog./)
+                    CASE WHEN pg_catalog.sum(p.end_block) OPERATOR(pg_catalog.>) 0::pg_catalog.numeric
+                         THEN pg_catalog.sum(p.end_block)::pg_catalog.float8 END,
+                    CASE WHEN j.unfinished THEN 0::pg_catalog.float8 ELSE 1::pg_catalog.float8 END),
+           coalesce(pg_catalog.sum(p.rows_filled)::pg_catalog.int8, 0::pg_catalog.int8),
+           coalesce(pg_catalog.sum(p.rows_hot)::pg_catalog.int8, 0::pg_catalog.int8),
+           coalesce(pg_catalog.sum(p.batches)::pg_catalog.int8, 0::pg_catalog.int8),
+           coalesce(pg_catalog.sum(p.wal_bytes)::pg_catalog.int8, 0::pg_catalog.int8),
+           coalesce(pg_catalog.sum(p.active_time), '0'::pg_catalog.interval),
+           NULL::pg_catalog.interval,
+           j.started_at, coalesce(pg_catalog.max(p.updated_at), j.started_at), j.finished_at
+    FROM job j
+    LEFT JOIN part p ON p.job_id OPERATOR(pg_catalog.=) j.job_id
+    GROUP BY j.job_id, j.table_name, j.state, j.unfinished, j.started_at, j.finished_at
+    HAVING pg_catalog.count(p.table_name) OPERATOR(pg_catalog.<>) 1::pg_catalog.int8
+           OR pg_catalog.min(p.table_name::pg_catalog.oid) OPERATOR(pg_catalog.<>) j.table_name::pg_catalog.oid
+)
+SELECT p.job_id,
+       p.root_table,
+       p.table_name,
+       p.leaf_tables,
+       j.column_name,
+       CASE WHEN NOT p.unfinished THEN p.part_state
+            WHEN j.elsewhere THEN p.part_state
+            WHEN NOT j.alive AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
+            WHEN NOT j.alive AND j.background AND j.pid IS NULL
+                 AND j.started_at OPERATOR(pg_catalog.>)
+                     (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)
+            THEN 'starting'::pg_catalog.text
+            WHEN NOT j.alive THEN 'interrupted'::pg_catalog.text
+            WHEN j.state OPERATOR(pg_catalog.=) 'paused'::pg_catalog.text THEN j.state
+            WHEN j.waits_for IS NOT NULL AND p.part_state OPERATOR(pg_catalog.<>) 'pending'::pg_catalog.text
+            THEN 'waiting'::pg_catalog.text
+            ELSE p.part_state END AS state,
+       pg_catalog.round((100::pg_catalog.float8 OPERATOR(pg_catalog.*) p.share)::pg_catalog.numeric, 1) AS percent,
+       p.rows_filled,
+       p.batches,
+       CASE WHEN p.active_time OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+            THEN pg_catalog.round((p.rows_filled::pg_catalog.float8 OPERATOR(pg_catalog./)
+                                   extract(epoch FROM p.active_time)::pg_catalog.float8)::pg_catalog.numeric)
+       END AS rows_per_second,
+       CASE WHEN NOT p.unfinished THEN '0'::pg_catalog.interval
+            WHEN j.state OPERATOR(pg_catalog.=) 'running'::pg_catalog.text
+            THEN pg_catalog.date_trunc('second'::pg_catalog.text, p.time_left)
+       END AS time_left,
+       CASE WHEN p.rows_filled OPERATOR(pg_catalog.<>) 0::pg_catalog.int8
+            THEN pg_catalog.round((100.0 OPERATOR(pg_catalog.*) p.rows_hot::pg_catalog.numeric)
+                                  OPERATOR(pg_catalog./) p.rows_filled::pg_catalog.numeric, 1)
+       END AS hot_percent,
+       CASE WHEN p.unfinished AND j.alive AND NOT j.elsewhere THEN j.pid END AS pid,
+       CASE WHEN p.unfinished AND (j.alive OR j.elsewhere) THEN j.waits_for END AS waits_for,
+       CASE WHEN p.unfinished AND (j.alive OR j.elsewhere) THEN j.waits_since END AS waits_since,
+       CASE WHEN p.unfinished THEN j.error OPERATOR(pg_catalog.->>) 'message'::pg_catalog.text END AS last_error,
+       j.background,
+       p.wal_bytes,
+       p.active_time,
+       p.started_at,
+       p.updated_at,
+       p.finished_at
+FROM progress p
+JOIN job j ON j.job_id OPERATOR(pg_catalog.=) p.job_id;
 
 GRANT SELECT ON @extschema@.safe_backfill_progress TO PUBLIC;

@@ -13,8 +13,8 @@ use crate::catalog::holders;
 use crate::error::Error;
 use crate::messages;
 use crate::pg::lock::TableLock;
+use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
-use crate::pg::{settings as server_settings, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::settings;
@@ -67,7 +67,7 @@ pub fn run<T>(
 ) -> Result<T, Error> {
     let mut retries = 0;
     loop {
-        gate::pass();
+        gate::pass(driver)?;
         let limit = settings::lock_retry_limit();
         let holders = match try_for_a_while(driver, locks, &mut statement)? {
             Ok(result) => return Ok(result),
@@ -83,7 +83,7 @@ pub fn run<T>(
         let pause = backoff::pause(retries, chance());
         retries += 1;
         messages::say_retry(locks.table_name, retries, limit, pause, holders);
-        usage::rest(pause);
+        gate::rest(driver, pause)?;
     }
 }
 

@@ -6,6 +6,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use crate::messages::counted;
+use crate::pg::failure::Failure;
 
 mod detail;
 mod hint;
@@ -191,6 +192,24 @@ pub enum Error {
         "cannot backfill table \"{table}\" because of its statement-level UPDATE trigger \"{trigger}\""
     )]
     StatementTrigger { table: String, trigger: String },
+    /// Somebody has called `safe_backfill_cancel`.
+    #[error("canceling backfill of table \"{table}\" due to safe_backfill_cancel")]
+    Cancelled { table: String, job: i64 },
+    /// All background workers are in use.
+    #[error("out of background worker slots")]
+    NoWorkerSlot,
+    /// PostgreSQL starts no background worker as such a role.
+    #[error("role \"{role}\" is not permitted to log in")]
+    NoLogin { role: String },
+    /// There is no job of that number.
+    #[error("job {job} does not exist")]
+    NoJob { job: i64 },
+    /// The current user may not steer the job.
+    #[error("permission denied for job {job}")]
+    JobPermission { job: i64 },
+    /// The job cannot be cleared away while a process works on it.
+    #[error("job {job} is running")]
+    JobRunning { job: i64, pid: i32 },
     /// What the job table holds cannot be read.
     #[error("could not read the stored job: {0}")]
     StoredJob(#[from] serde_json::Error),
@@ -259,6 +278,12 @@ impl Error {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Error::StoredJob(_) => ERRCODE_DATA_CORRUPTED,
+            Error::Cancelled { .. } => ERRCODE_QUERY_CANCELED,
+            Error::NoWorkerSlot => ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Error::NoLogin { .. } => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Error::NoJob { .. } => ERRCODE_UNDEFINED_OBJECT,
+            Error::JobPermission { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::JobRunning { .. } => ERRCODE_OBJECT_IN_USE,
         }
     }
 }
@@ -276,15 +301,20 @@ fn locked_by(rows: Option<u64>, holders_are_known: bool) -> String {
     format!("other transactions hold locks on {of_what}")
 }
 
+impl Error {
+    /// The error as it can be kept.
+    pub fn as_failure(&self) -> Failure {
+        Failure::new(
+            self.sqlstate(),
+            self.to_string(),
+            self.detail(),
+            self.hint(),
+        )
+    }
+}
+
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> Self {
-        let mut report = ErrorReport::new(error.sqlstate(), error.to_string(), "safe_backfill");
-        if let Some(detail) = error.detail() {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = error.hint() {
-            report = report.set_hint(hint);
-        }
-        report
+        error.as_failure().into()
     }
 }

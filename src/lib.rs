@@ -4,6 +4,7 @@
 //! makes the second one fast.
 
 mod add_column;
+mod background;
 mod catalog;
 mod ddl;
 mod error;
@@ -18,6 +19,7 @@ mod pg;
 mod run;
 mod settings;
 mod sql;
+mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -31,6 +33,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::backtrace::never_capture();
     pg::tid_scan::install();
     settings::define();
+    worker::register_launcher();
 }
 
 /// What `cargo pgrx test` needs at the root of the crate.

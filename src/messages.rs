@@ -148,6 +148,31 @@ pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
     message::notice(format!("{error}; waiting for it to end"), detail, None);
 }
 
+/// A background worker begins.
+pub fn say_worker_begins(column: &str) {
+    say(format!("filling column \"{column}\" in the background"));
+}
+
+/// A job that a restart of the server has interrupted cannot be taken up.
+pub fn warn_no_slot_to_resume() {
+    message::warning(
+        "could not resume an interrupted backfill".into(),
+        "All background worker slots are in use.",
+        Some(
+            "You might need to increase \"max_worker_processes\".  safe_backfill_resume takes it up.",
+        ),
+    );
+}
+
+/// The run was paused from another session.
+pub fn say_paused() {
+    message::notice(
+        "the backfill is paused".into(),
+        None,
+        Some("It goes on after safe_backfill_resume."),
+    );
+}
+
 /// The blocks of a table are those of another file now.
 pub fn say_rewritten(table: &str) {
     say(format!(

@@ -1,5 +1,8 @@
 //! Every SQL-callable name, a few lines each: check, build, call.
 
+mod start;
+mod steering;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -27,11 +30,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    fill(call, |tx, target, filter| {
-        let value: String = call.get(VALUE).ok_or(NULL_VALUE)?;
-        let constant = Constant::from_text(tx, &value, target.column_type).ok_or(NULL_VALUE)?;
-        Value::of_constant(tx, constant, filter, target)
-    })
+    fill(call, text_value)
 }
 
 /// `safe_backfill` with a value of any type: converted as an INSERT into the column would.
@@ -43,11 +42,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    fill(call, |tx, target, filter| {
-        let given = call.argument(VALUE).ok_or(NULL_VALUE)?;
-        let constant = assign(tx, given, &target.column, target.column_type)?;
-        Value::of_constant(tx, constant.ok_or(NULL_VALUE)?, filter, target)
-    })
+    fill(call, any_value)
 }
 
 /// `safe_backfill_using`: a value computed for each row.
@@ -59,10 +54,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill_using");
-    fill(call, |tx, _, filter| {
-        let expression = call.get(VALUE).ok_or(null("expression"))?;
-        Value::of_expression(tx, expression, filter)
-    })
+    fill(call, expression)
 }
 
 /// `safe_add_column` without a default, or with one that is read as the column's type reads literals.
@@ -136,6 +128,36 @@ fn table_and_column(call: Call) -> Result<(pg_sys::Oid, String), Error> {
     Ok((table, column))
 }
 
+/// A value given as an untyped literal or as text.
+fn text_value(
+    call: Call,
+    tx: &Tx,
+    target: &Target,
+    filter: Option<String>,
+) -> Result<Value, Error> {
+    let value: String = call.get(VALUE).ok_or(NULL_VALUE)?;
+    let constant = Constant::from_text(tx, &value, target.column_type).ok_or(NULL_VALUE)?;
+    Value::of_constant(tx, constant, filter, target)
+}
+
+/// A value of any type.
+fn any_value(call: Call, tx: &Tx, target: &Target, filter: Option<String>) -> Result<Value, Error> {
+    let given = call.argument(VALUE).ok_or(NULL_VALUE)?;
+    let constant = assign(tx, given, &target.column, target.column_type)?;
+    Value::of_constant(tx, constant.ok_or(NULL_VALUE)?, filter, target)
+}
+
+/// An expression over the row.
+fn expression(
+    call: Call,
+    tx: &Tx,
+    _target: &Target,
+    filter: Option<String>,
+) -> Result<Value, Error> {
+    let expression = call.get(VALUE).ok_or(null("expression"))?;
+    Value::of_expression(tx, expression, filter)
+}
+
 /// Converts a value as an INSERT into the column would; `None` if that makes NULL of it.
 fn assign(
     tx: &Tx,
@@ -167,7 +189,7 @@ fn add(
 /// Proves the target, reads the value and takes the lock, all before anything is touched; then fills.
 fn fill(
     call: Call,
-    value: impl Fn(&Tx, &Target, Option<String>) -> Result<Value, Error>,
+    value: impl Fn(Call, &Tx, &Target, Option<String>) -> Result<Value, Error>,
 ) -> Result<(), ErrorReport> {
     let driver = Driver::of_call(&call)?;
     let (table, column) = table_and_column(call)?;
@@ -175,12 +197,12 @@ fn fill(
     let (request, _lock) = ddl::read(&driver, &table_name, table, |tx| {
         let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
         let target = Target::prove(tx, table, &column)?;
-        let value = value(tx, &target, call.get(FILTER))?;
+        let value = value(call, tx, &target, call.get(FILTER))?;
         let request = Request::new(tx, target, value, batch_size)?;
         let target = &request.target;
         let lock =
             column_lock::acquire(tx, target.table, target.number, &target.table_name, &column)?;
         Ok((request, lock))
     })?;
-    Ok(run::run(&driver, &request)?)
+    Ok(run::run(&driver, &request, None)?)
 }

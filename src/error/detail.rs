@@ -52,6 +52,13 @@ impl Error {
             Error::ColumnChanged { .. } | Error::ExtensionDropped | Error::TableDropped { .. } => {
                 "All batches and steps before this were committed."
             }
+            Error::NoLogin { .. } => {
+                "Before PostgreSQL 17 a background worker needs a role that can."
+            }
+            Error::Cancelled { .. } => "All batches before this were committed.",
+            Error::JobRunning { pid, .. } => {
+                return Some(format!("It is the process with PID {pid}."));
+            }
             Error::TreeKeepsChanging { .. } => "What was done is kept.",
             Error::PartitionKey { .. } => "Filling it would move rows between partitions.",
             _ => return None,

@@ -91,6 +91,24 @@ impl Error {
             }
             Error::ColumnChanged { .. } => "Check the column, then call again.",
             Error::RowsLocked { call, .. } => return Some(format!("Go on from there: {call}")),
+            Error::Cancelled { job, .. } => {
+                return Some(format!(
+                    "The same CALL goes on from there, or SELECT safe_backfill_resume({job});"
+                ));
+            }
+            Error::NoWorkerSlot => {
+                "You might need to increase \"max_worker_processes\".  Without a background worker, use CALL safe_backfill."
+            }
+            Error::NoLogin { .. } => {
+                "Start it as a role that can log in, or use CALL safe_backfill."
+            }
+            Error::NoJob { .. } => "Jobs stand in safe_backfill_progress.",
+            Error::JobPermission { .. } => {
+                "The role that started it, the owner of the table and superusers may steer a job."
+            }
+            Error::JobRunning { job, .. } => {
+                return Some(format!("End it first: SELECT safe_backfill_cancel({job});"));
+            }
             Error::StillNull {
                 qualified, column, ..
             } => {

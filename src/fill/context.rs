@@ -1,5 +1,7 @@
 //! What a run works with, whichever leaf it is at.
 
+use std::rc::Rc;
+
 use crate::fill::request::Request;
 use crate::job::store::Job;
 use crate::run::driver::Driver;
@@ -11,5 +13,5 @@ pub struct Run<'a> {
     /// What was asked for.
     pub request: &'a Request,
     /// Where progress is stored.
-    pub job: Job,
+    pub job: Rc<Job>,
 }

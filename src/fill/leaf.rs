@@ -121,7 +121,7 @@ impl<'a> Leaf<'a> {
         let run = self.run;
         let mut work = Some(work);
         loop {
-            gate::pass();
+            gate::pass(run.driver)?;
             run.job.keep_unpublished(run.driver)?;
             let result = run.driver.transaction(|tx| {
                 let table = open_table(tx, run, self.oid)?;
@@ -133,6 +133,7 @@ impl<'a> Leaf<'a> {
                 }
                 work.take().map(|work| work(self, tx, &table)).transpose()
             })?;
+            self.recorder.is_committed();
             match result {
                 Some(result) => return Ok(result),
                 None => self.prepare_again()?,

@@ -40,6 +40,7 @@ impl Request {
     pub fn assignment(&self) -> Assignment {
         Assignment {
             root: self.target.table,
+            table_name: self.target.table_name.clone(),
             leaves: self.target.leaves.clone(),
             column: self.target.column.clone(),
             number: self.target.number,

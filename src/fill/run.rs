@@ -1,6 +1,7 @@
 //! A run, from the first window of the first leaf table to the last message.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use pgrx::pg_sys;
@@ -16,8 +17,9 @@ use crate::fill::target::Target;
 use crate::job::store::Job;
 use crate::messages::{self, Sizes};
 use crate::pg::tx::Tx;
-use crate::pg::usage;
 use crate::run::driver::Driver;
+use crate::run::gate;
+use crate::run::supervision::Supervision;
 
 /// How often all leaves of a tree are verified before the run ends, though rows were to be filled every time.
 const MOST_ROUNDS: u32 = 5;
@@ -25,32 +27,32 @@ const MOST_ROUNDS: u32 = 5;
 /// How often a leaf is tried that another run is working on.
 const BUSY_POLL: Duration = Duration::from_millis(200);
 
-/// Fills every leaf of the target, commits each batch, and says how it went.
+/// Fills every leaf of the target, commits each batch, and says how it went. The job is looked for, unless its number is
+/// known.
 ///
 /// # Errors
 /// Those of [`Leaf::complete`]. All batches before the error stay committed.
-pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
+pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), Error> {
     let target = &request.target;
     if target.is_not_null {
         messages::say_already_not_null(&target.table_name, &target.column);
-        return Ok(());
+        // A job in the background is there already.
+        return match job {
+            Some(_) => Job::open(driver, request.assignment(), job)?.finish(driver),
+            None => Ok(()),
+        };
     }
     if !target.has_default {
         say_no_default(request);
     }
+    let job = Rc::new(Job::open(driver, request.assignment(), job)?);
+    driver.is_supervised_by(Some(Rc::clone(&job) as Rc<dyn Supervision>));
     let run = Run {
         driver,
         request,
-        job: Job::open(driver, request.assignment())?,
+        job: Rc::clone(&job),
     };
-    let before = run.sizes(&target.leaves)?;
-    let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
-    let mut report = Report::new(&target.table_name, blocks);
-    let leaves = run.fill_tree(&mut report)?;
-    run.job.finish(driver)?;
-    let after = run.sizes(&leaves)?;
-    report.say_summary(before, after);
-    Ok(())
+    driver.with_last_words(|| run.all(), |tx, failure| job.fail(tx, failure))
 }
 
 /// What became of a leaf.
@@ -71,6 +73,18 @@ enum Goal {
 }
 
 impl Run<'_> {
+    fn all(&self) -> Result<(), Error> {
+        let target = &self.request.target;
+        let before = self.sizes(&target.leaves)?;
+        let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
+        let mut report = Report::new(&target.table_name, blocks);
+        let leaves = self.fill_tree(&mut report)?;
+        self.job.finish(self.driver)?;
+        let after = self.sizes(&leaves)?;
+        report.say_summary(before, after);
+        Ok(())
+    }
+
     /// Fills all leaves, then verifies them: meanwhile rows can move to a leaf that was done, and partitions can be
     /// attached.
     fn fill_tree(&self, report: &mut Report) -> Result<Vec<pg_sys::Oid>, Error> {
@@ -131,7 +145,7 @@ impl Run<'_> {
                             error.detail().as_deref(),
                         );
                     }
-                    usage::rest(BUSY_POLL);
+                    gate::rest(self.driver, BUSY_POLL)?;
                 }
             }
         }

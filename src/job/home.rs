@@ -145,9 +145,37 @@ impl Home {
     }
 
     /// Prepares one statement with the rights of the tables' owner; `@job` and `@part` stand for the tables.
-    pub fn prepare(&self, tx: &Tx, names: &Names, sql: &str, types: &[pg_sys::Oid]) -> Statement {
+    fn prepare(&self, tx: &Tx, names: &Names, sql: &str, types: &[pg_sys::Oid]) -> Statement {
         let sql = names.put_into(sql);
         acting_as(tx, self.owner, || Statement::prepare(tx, &sql, types))
+    }
+
+    /// The statement in `slot`, prepared again if the tables have other names than when it was.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn prepared<'s>(
+        &self,
+        tx: &Tx,
+        slot: &'s mut Option<(Names, Statement)>,
+        sql: &str,
+        types: &[pg_sys::Oid],
+    ) -> Result<&'s Statement, Error> {
+        let names = self.names(tx)?;
+        let is_current = slot.as_ref().is_some_and(|prepared| prepared.0 == names);
+        if !is_current {
+            *slot = None;
+        }
+        let (_, statement) = slot.get_or_insert_with(|| {
+            let statement = self.prepare(tx, &names, sql, types);
+            (names, statement)
+        });
+        Ok(statement)
+    }
+
+    /// Whether the table of jobs can be read now without waiting; locks it then.
+    pub fn try_lock_to_read(&self, tx: &Tx) -> bool {
+        tx.try_lock_table(self.job_table, TableLock::AccessShare)
     }
 
     /// Runs a prepared statement with the rights of the tables' owner.
@@ -180,14 +208,32 @@ impl Home {
         let became_unlogged = self.locked(driver, TableLock::AccessExclusive, |tx| {
             let published = self.is_published(tx);
             if published {
-                self.execute(tx, "ALTER TABLE @job SET UNLOGGED", &[])?;
-                self.execute(tx, "ALTER TABLE @part SET UNLOGGED", &[])?;
+                self.set_unlogged(tx)?;
             }
             Ok(published)
         })?;
         if became_unlogged {
             messages::say_unlogged(&publication);
         }
+        Ok(())
+    }
+
+    /// Does the same in the transaction of the statement that runs, whose locks on the tables last until its end.
+    ///
+    /// # Errors
+    /// [`Error::JobTablePublished`] if a publication names one of the tables itself.
+    pub fn keep_unpublished_within(&self, tx: &Tx) -> Result<(), Error> {
+        if self.is_published(tx) {
+            let publication = self.publication(tx)?;
+            self.set_unlogged(tx)?;
+            messages::say_unlogged(&publication);
+        }
+        Ok(())
+    }
+
+    fn set_unlogged(&self, tx: &Tx) -> Result<(), Error> {
+        self.execute(tx, "ALTER TABLE @job SET UNLOGGED", &[])?;
+        self.execute(tx, "ALTER TABLE @part SET UNLOGGED", &[])?;
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! Jobs as they are stored, so that the same CALL goes on where the last one stopped.
 
+pub mod control;
 pub mod home;
 pub mod part;
 pub mod recipe;
 pub mod recorder;
+pub mod steering;
 pub mod store;
+pub mod stored;

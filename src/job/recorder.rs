@@ -23,6 +23,8 @@ pub struct Recorder<'a> {
     leaf: pg_sys::Oid,
     position: Position,
     counts: Counts,
+    /// Of those, what is committed.
+    committed: Counts,
     time_left: Option<Duration>,
     /// Nothing was stored by this CALL yet.
     begins: bool,
@@ -34,11 +36,13 @@ pub struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// For a leaf that a run begins with, or goes on with, at `position`.
     pub fn new(job: &'a Job, leaf: pg_sys::Oid, position: Position) -> Self {
+        let counts = job.take_unstored(leaf);
         Recorder {
             job,
             leaf,
             position,
-            counts: Counts::default(),
+            counts,
+            committed: counts,
             time_left: None,
             begins: true,
             changed: true,
@@ -72,6 +76,11 @@ impl<'a> Recorder<'a> {
     /// Tells what a batch did.
     pub fn add(&mut self, counts: &Counts) {
         self.counts.add(counts);
+    }
+
+    /// Tells that the transaction of all batches so far was committed.
+    pub fn is_committed(&mut self) {
+        self.committed = self.counts;
     }
 
     /// Whether it is time to store what is known.
@@ -120,6 +129,7 @@ impl<'a> Recorder<'a> {
         self.job.has_begun(id);
         self.job.has_finished(self.leaf);
         self.is_stored();
+        self.is_committed();
         Ok(())
     }
 
@@ -137,5 +147,15 @@ impl<'a> Recorder<'a> {
         self.counts = Counts::default();
         (self.begins, self.changed) = (false, false);
         self.stored_at = Instant::now();
+    }
+}
+
+impl Drop for Recorder<'_> {
+    /// The run leaves the table, perhaps because of an error: what is not stored yet is stored by somebody else.
+    fn drop(&mut self) {
+        if self.committed != Counts::default() {
+            self.counts = self.committed;
+            self.job.leave_unstored(self.leaf, self.entry());
+        }
     }
 }

@@ -7,9 +7,10 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::job::home::{Home, Names};
-use crate::job::part::{Activity, End, Entry, Position};
+use crate::job::part::{Counts, End, Entry, Position};
 use crate::job::recipe::Recipe;
-use crate::pg::spi::{Row, Statement};
+use crate::job::stored::{find_unfinished, finished, positions};
+use crate::pg::spi::Statement;
 use crate::pg::tx::Tx;
 use crate::pg::{role, server, usage};
 use crate::run::driver::Driver;
@@ -18,13 +19,16 @@ use crate::run::driver::Driver;
 ///
 /// Nothing is stored before [`Job::begin`], which is part of the first transaction that has done something.
 pub struct Job {
-    home: Home,
-    what: Assignment,
+    pub(super) home: Home,
+    pub(super) what: Assignment,
     /// Its number, once it is stored.
-    id: Cell<Option<i64>>,
-    begun: Cell<bool>,
+    pub(super) id: Cell<Option<i64>>,
+    pub(super) begun: Cell<bool>,
     positions: RefCell<HashMap<pg_sys::Oid, Position>>,
+    /// What was done with leaf tables that the run has left, and is not stored yet.
+    pub(super) unstored: RefCell<HashMap<pg_sys::Oid, Entry>>,
     store: RefCell<Option<(Names, Statement)>>,
+    pub(super) order: RefCell<Option<(Names, Statement)>>,
     /// A publication would send it to subscribers: nothing is stored before that has been stopped.
     published: Cell<bool>,
 }
@@ -33,6 +37,8 @@ pub struct Job {
 pub struct Assignment {
     /// The table that was named.
     pub root: pg_sys::Oid,
+    /// Its name, for messages.
+    pub table_name: String,
     /// The tables that hold its rows.
     pub leaves: Vec<pg_sys::Oid>,
     /// The column.
@@ -48,16 +54,20 @@ pub struct Assignment {
 }
 
 impl Job {
-    /// Finds the unfinished job for this column and value, or makes a new one. Call it between transactions.
+    /// Takes up the job of that number, or else the unfinished one for this column and value, or makes a new one. Call it
+    /// between transactions.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
     /// [`Error::LockNotAvailable`], [`Error::StoredJob`].
-    pub fn open(driver: &Driver, what: Assignment) -> Result<Self, Error> {
+    pub fn open(driver: &Driver, what: Assignment, id: Option<i64>) -> Result<Self, Error> {
         let home = driver.transaction(Home::find)?;
         home.keep_unpublished(driver)?;
         let (id, positions) = home.patiently(driver, |tx| {
-            let id = find_unfinished(tx, &home, &what)?;
+            let id = match id {
+                None => find_unfinished(tx, &home, &what)?,
+                known => known,
+            };
             let positions = match id {
                 Some(id) => positions(tx, &home, id)?,
                 None => HashMap::new(),
@@ -70,7 +80,9 @@ impl Job {
             id: Cell::new(id),
             begun: Cell::new(false),
             positions: RefCell::new(positions),
+            unstored: RefCell::default(),
             store: RefCell::new(None),
+            order: RefCell::new(None),
             published: Cell::new(false),
         })
     }
@@ -127,17 +139,22 @@ impl Job {
     /// [`Error::ExtensionDropped`].
     pub fn begin(&self, tx: &Tx) -> Result<i64, Error> {
         const RESUME: &str = "
-            UPDATE @job SET pid = $3, batch_size = $4, role = $5::regrole, started_at = clock_timestamp()
+            UPDATE @job SET pid = $3, batch_size = $4, role = $5::regrole, started_at = clock_timestamp(),
+                state = CASE WHEN $6 THEN state ELSE 'running' END,
+                background = $6, error = NULL, waits_for = NULL, waits_since = NULL, finished_at = NULL
             WHERE system_identifier = $1 AND job_id = $2";
         if let (Some(id), true) = (self.id.get(), self.begun.get()) {
             return Ok(id);
         }
         let id = match self.id.get() {
             Some(id) => {
-                let (cluster, role) = (server::system_identifier(), role::session_user());
-                let size = self.what.batch_size;
-                self.home
-                    .execute(tx, RESUME, &[&cluster, &id, &usage::pid(), &size, &role])?;
+                let (cluster, role) = (server::system_identifier(), role::current_user());
+                let (size, background) = (self.what.batch_size, server::is_background_worker());
+                self.home.execute(
+                    tx,
+                    RESUME,
+                    &[&cluster, &id, &usage::pid(), &size, &role, &background],
+                )?;
                 id
             }
             None => self.insert(tx)?,
@@ -162,39 +179,19 @@ impl Job {
         self.has_come_to(leaf, finished());
     }
 
+    /// What was done with a leaf table that the run has left, and is not stored yet.
+    pub fn leave_unstored(&self, leaf: pg_sys::Oid, entry: Entry) {
+        self.unstored.borrow_mut().insert(leaf, entry);
+    }
+
+    /// Hands over what was done with a leaf table and is not stored yet.
+    pub fn take_unstored(&self, leaf: pg_sys::Oid) -> Counts {
+        let entry = self.unstored.borrow_mut().remove(&leaf);
+        entry.map(|entry| entry.counts).unwrap_or_default()
+    }
+
     fn insert(&self, tx: &Tx) -> Result<i64, Error> {
-        const SUPERSEDE: &str = "
-            UPDATE @job SET state = 'superseded', finished_at = clock_timestamp()
-            WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3 AND state = 'running'";
-        const INSERT: &str = "
-            INSERT INTO @job
-                (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid)
-            SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10
-            RETURNING job_id";
-        let (cluster, what) = (server::system_identifier(), &self.what);
-        let value = serde_json::to_string(&what.recipe)?;
-        self.home
-            .execute(tx, SUPERSEDE, &[&cluster, &what.root, &what.number])?;
-        self.home
-            .execute(
-                tx,
-                INSERT,
-                &[
-                    &cluster,
-                    &self.home.sequence,
-                    &what.root,
-                    &what.column,
-                    &what.number,
-                    &value,
-                    &what.filter,
-                    &what.batch_size,
-                    &role::session_user(),
-                    &usage::pid(),
-                ],
-            )?
-            .first()
-            .and_then(|row| row.get(1))
-            .ok_or(Error::ExtensionDropped)
+        insert(tx, &self.home, &self.what, Some(usage::pid()))
     }
 
     /// Adds leaf tables, those that the job does not have yet.
@@ -228,14 +225,7 @@ impl Job {
     /// [`Error::ExtensionDropped`].
     pub fn store(&self, tx: &Tx, id: i64, leaf: pg_sys::Oid, entry: &Entry) -> Result<bool, Error> {
         let mut store = self.store.borrow_mut();
-        let names = self.home.names(tx)?;
-        let (_, statement) = match &mut *store {
-            Some(prepared) if prepared.0 == names => prepared,
-            outdated => {
-                let statement = self.home.prepare(tx, &names, STORE, &STORE_TYPES);
-                outdated.insert((names, statement))
-            }
-        };
+        let statement = self.home.prepared(tx, &mut store, STORE, &STORE_TYPES)?;
         let Entry {
             position, counts, ..
         } = entry;
@@ -302,7 +292,7 @@ impl Job {
             SET state = CASE WHEN EXISTS (SELECT FROM @part p
                                           WHERE p.system_identifier = $1 AND p.job_id = $2 AND p.state = 'incomplete')
                              THEN 'incomplete' ELSE 'completed' END,
-                finished_at = clock_timestamp()
+                waits_for = NULL, waits_since = NULL, finished_at = clock_timestamp()
             WHERE system_identifier = $1 AND job_id = $2";
         let cluster = server::system_identifier();
         self.patiently(driver, |tx| {
@@ -312,12 +302,43 @@ impl Job {
     }
 }
 
-/// A leaf table that was verified before is looked at again.
-fn finished() -> Position {
-    Position {
-        activity: Activity::Verifying,
-        ..Position::default()
-    }
+/// Stores a new job, which `pid` works on, or a background worker that is yet to begin. Returns its number.
+///
+/// # Errors
+/// [`Error::ExtensionDropped`].
+pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Result<i64, Error> {
+    const SUPERSEDE: &str = "
+        UPDATE @job SET state = 'superseded', finished_at = clock_timestamp()
+        WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3
+        AND state IN ('running', 'paused', 'cancelled', 'failed')";
+    const INSERT: &str = "
+        INSERT INTO @job
+            (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid,
+             background)
+        SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10, $10 IS NULL
+        RETURNING job_id";
+    let cluster = server::system_identifier();
+    let value = serde_json::to_string(&what.recipe)?;
+    home.execute(tx, SUPERSEDE, &[&cluster, &what.root, &what.number])?;
+    home.execute(
+        tx,
+        INSERT,
+        &[
+            &cluster,
+            &home.sequence,
+            &what.root,
+            &what.column,
+            &what.number,
+            &value,
+            &what.filter,
+            &what.batch_size,
+            &role::current_user(),
+            &pid,
+        ],
+    )?
+    .first()
+    .and_then(|row| row.get(1))
+    .ok_or(Error::ExtensionDropped)
 }
 
 const STORE: &str = "
@@ -336,56 +357,3 @@ const STORE_TYPES: [pg_sys::Oid; 16] = {
         INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT,
     ]
 };
-
-fn find_unfinished(tx: &Tx, home: &Home, what: &Assignment) -> Result<Option<i64>, Error> {
-    const UNFINISHED: &str = "
-        SELECT job_id, value::text FROM @job
-        WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3
-        AND filter IS NOT DISTINCT FROM $4 AND state = 'running'
-        ORDER BY job_id DESC";
-    let cluster = server::system_identifier();
-    let rows = home.execute(
-        tx,
-        UNFINISHED,
-        &[&cluster, &what.root, &what.number, &what.filter],
-    )?;
-    for row in rows.iter() {
-        let stored: String = row.get(2).unwrap_or_default();
-        if serde_json::from_str::<Recipe>(&stored)? == what.recipe {
-            return Ok(row.get(1));
-        }
-    }
-    Ok(None)
-}
-
-/// How far job `id` has come with each of its leaf tables.
-fn positions(tx: &Tx, home: &Home, id: i64) -> Result<HashMap<pg_sys::Oid, Position>, Error> {
-    const PARTS: &str = "
-        SELECT table_name::oid, state, file_node, next_block, end_block, rows_found, rows_without_value
-        FROM @part
-        WHERE system_identifier = $1 AND job_id = $2";
-    let rows = home.execute(tx, PARTS, &[&server::system_identifier(), &id])?;
-    Ok(rows.iter().filter_map(position).collect())
-}
-
-fn position(row: Row<'_>) -> Option<(pg_sys::Oid, Position)> {
-    let block = |number| {
-        let block: Option<i64> = row.get(number);
-        block.and_then(|block| block.try_into().ok()).unwrap_or(0)
-    };
-    let state: String = row.get(2)?;
-    let stored = |activity| Position {
-        activity,
-        file_node: row.get(3),
-        next_block: block(4),
-        end_block: block(5),
-        rows_found: row.get::<i64>(6).unwrap_or(0).unsigned_abs(),
-        rows_without_value: row.get::<i64>(7).unwrap_or(0).unsigned_abs(),
-    };
-    let position = match state.as_str() {
-        "pending" | "filling" => stored(Activity::Filling),
-        "verifying" => stored(Activity::Verifying),
-        _ => finished(),
-    };
-    Some((row.get(1)?, position))
-}

@@ -41,10 +41,23 @@ impl ColumnLock {
     }
 }
 
+impl ColumnLock {
+    /// Whether no rollback has ended it.
+    fn is_held(&self) -> bool {
+        // SAFETY: reads this backend's own table of locks.
+        unsafe {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            return pg_sys::LockHeldByMe(&self.tag, MODE);
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            return pg_sys::LockHeldByMe(&self.tag, MODE, false);
+        }
+    }
+}
+
 impl Drop for ColumnLock {
     fn drop(&mut self) {
         // On an error's way out PostgreSQL lets go of it itself, when it rolls the transaction back.
-        if std::thread::panicking() {
+        if std::thread::panicking() || !self.is_held() {
             return;
         }
         // SAFETY: this session took the lock with the same tag and mode.
@@ -65,6 +78,8 @@ pub enum TableLock {
     ShareUpdateExclusive,
     /// Everyone may read and write: to write rows.
     RowExclusive,
+    /// Everyone may read and write: to read rows.
+    AccessShare,
 }
 
 impl TableLock {
@@ -73,6 +88,7 @@ impl TableLock {
             TableLock::AccessExclusive => pg_sys::AccessExclusiveLock,
             TableLock::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
             TableLock::RowExclusive => pg_sys::RowExclusiveLock,
+            TableLock::AccessShare => pg_sys::AccessShareLock,
         };
         mode as pg_sys::LOCKMODE
     }

@@ -1,7 +1,21 @@
-//! Messages to the client that end nothing: NOTICE and WARNING.
+//! Messages that end nothing: NOTICE and WARNING to a client; the server log has those of a background worker.
+
+use std::cell::Cell;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+use crate::pg::server;
+
+thread_local! {
+    /// The job that this background worker works on.
+    static JOB: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+/// Tells which job the messages of this background worker are about.
+pub fn are_about_job(job: i64) {
+    JOB.set(Some(job));
+}
 
 /// Sends a NOTICE, with a DETAIL and a HINT where they are given.
 pub fn notice(message: String, detail: Option<&str>, hint: Option<&str>) {
@@ -22,6 +36,11 @@ fn send(
     detail: Option<&str>,
     hint: Option<&str>,
 ) {
+    let (level, message) = match (server::is_background_worker(), JOB.get()) {
+        (true, Some(job)) => (logged(level), format!("job {job}: {message}")),
+        (true, None) => (logged(level), message),
+        (false, _) => (level, message),
+    };
     let mut report = ErrorReport::new(code, message, "safe_backfill");
     if let Some(detail) = detail {
         report = report.set_detail(detail);
@@ -30,4 +49,12 @@ fn send(
         report = report.set_hint(hint);
     }
     report.report(level);
+}
+
+/// The level at which a message without a client is to be found in the server log.
+fn logged(level: PgLogLevel) -> PgLogLevel {
+    match level {
+        PgLogLevel::NOTICE => PgLogLevel::LOG,
+        level => level,
+    }
 }

@@ -7,6 +7,7 @@
 pub mod backtrace;
 pub mod call;
 pub mod check;
+pub mod failure;
 pub mod heap;
 mod heap_page;
 pub mod horizon;
@@ -30,3 +31,4 @@ pub mod transaction;
 pub mod tx;
 pub mod usage;
 pub mod value;
+pub mod worker;

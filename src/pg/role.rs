@@ -36,8 +36,8 @@ pub fn acting_as<T>(tx: &Tx, role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The role that has logged in.
-pub fn session_user() -> pg_sys::Oid {
-    // SAFETY: set once at the start of the session, and by SET SESSION AUTHORIZATION.
-    unsafe { pg_sys::GetSessionUserId() }
+/// The role whose rights the session has now.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: a variable of this backend.
+    unsafe { pg_sys::GetUserId() }
 }

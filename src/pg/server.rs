@@ -25,3 +25,9 @@ pub fn is_utf8() -> bool {
     // SAFETY: set once at the start of the backend.
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
+
+/// Whether this process is a background worker.
+pub fn is_background_worker() -> bool {
+    // SAFETY: set once at the start of the process.
+    unsafe { !pg_sys::MyBgworkerEntry.is_null() }
+}

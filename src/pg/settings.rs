@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::tx::Tx;
 
@@ -33,6 +33,26 @@ impl Tx {
     /// happen when it has waited for so long.
     pub fn set_deadlock_timeout(&self, limit: Duration) {
         set_local_time(c"deadlock_timeout", limit);
+    }
+}
+
+impl Tx {
+    /// Sets a setting for this session, if that is possible.
+    pub fn try_set(&self, name: &str, value: &str) {
+        const IMPOSSIBLE: &[PgSqlErrorCode] = &[
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            PgSqlErrorCode::ERRCODE_CANT_CHANGE_RUNTIME_PARAM,
+            PgSqlErrorCode::ERRCODE_INVALID_NAME,
+        ];
+        // What cannot be set may not matter to the job, and is an error of its own where it does.
+        drop(self.attempt_except(IMPOSSIBLE, || {
+            drop(self.execute(
+                "SELECT pg_catalog.set_config($1, $2, false)",
+                &[&name, &value],
+            ));
+        }));
     }
 }
 

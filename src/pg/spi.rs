@@ -17,6 +17,13 @@ use crate::pg::tx::Tx;
 pub struct Connection(());
 
 impl Connection {
+    /// Opens a connection within a transaction that somebody else ends.
+    pub fn open_atomic() -> Self {
+        // SAFETY: balanced by `drop`, or by PostgreSQL's own clean-up after an error.
+        unsafe { pg_sys::SPI_connect() };
+        Connection(())
+    }
+
     /// Opens a connection that may commit.
     pub fn open_nonatomic() -> Self {
         // SAFETY: balanced by `drop`, or by PostgreSQL's own clean-up after an error.

@@ -1,6 +1,10 @@
-//! Transactions and their commits inside one CALL.
+//! Transactions and their commits: inside one CALL, and in a background worker.
 
-use pgrx::pg_sys;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{PgTryBuilder, pg_sys};
+
+use crate::pg::failure::Failure;
 
 use crate::pg::settings;
 use crate::pg::spi::Connection;
@@ -27,11 +31,96 @@ pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Resul
     Ok(result)
 }
 
+/// Runs `work` in a transaction of a background worker, and commits it. Otherwise as [`commit_within_call`].
+///
+/// # Errors
+/// Those of `work`; then nothing of the transaction is left.
+pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+    // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
+    unsafe { pg_sys::StartTransactionCommand() };
+    let result = {
+        let _connection = Connection::open_atomic();
+        read_committed();
+        let tx = Tx::of_this_thread();
+        settings::wait_for_locks_without_limit(&tx);
+        work(&tx).map(|result| (result, Durability::local_first(&tx)))
+    };
+    match result {
+        Ok((result, durability)) => {
+            // SAFETY: the transaction was begun above, and nothing of it is in use any more.
+            unsafe { pg_sys::CommitTransactionCommand() };
+            durability.reach();
+            Ok(result)
+        }
+        Err(error) => {
+            roll_back_worker();
+            Err(error)
+        }
+    }
+}
+
+/// Ends the transaction of a background worker, if it is in one, and undoes it.
+pub fn roll_back_worker() {
+    // SAFETY: what the transaction has allocated, opened or locked is not used after it.
+    unsafe { pg_sys::AbortCurrentTransaction() };
+}
+
+/// Has PostgreSQL add what this background worker has counted to its statistics. Call it between transactions.
+pub fn report_statistics_within_worker() {
+    // SAFETY: no transaction is open.
+    unsafe { pg_sys::pgstat_report_stat(false) };
+}
+
 /// Runs `work` in the transaction of the statement that calls this extension, and commits nothing.
-#[cfg(any(test, feature = "pg_test"))]
 pub fn within_statement<T>(work: impl FnOnce(&Tx) -> T) -> T {
-    let _connection = Connection::open_nonatomic();
+    let _connection = Connection::open_atomic();
     work(&Tx::of_this_thread())
+}
+
+/// Runs `work`; hands an error of PostgreSQL's, or a panic, to `failed`, and lets it go on its way afterwards.
+pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure)) -> T {
+    let mut failed = Some(AssertUnwindSafe(failed));
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(move |error| {
+            if let (Some(failure), Some(failed)) = (Failure::of(&error), failed.take()) {
+                failed.0(&failure);
+            }
+            error.rethrow()
+        })
+        .execute()
+}
+
+/// Runs `work`, whose errors and panics are dropped after `roll_back`.
+pub fn or_roll_back(work: impl FnOnce(), roll_back: impl FnOnce()) {
+    let mut roll_back = Some(AssertUnwindSafe(roll_back));
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(move |_| {
+            if let Some(roll_back) = roll_back.take() {
+                roll_back.0();
+            }
+        })
+        .execute();
+}
+
+/// Rolls the transaction of a CALL back after an error, which is to go on its way afterwards, and begins the next.
+///
+/// `false`, with nothing done, unless the procedure is itself the statement that the client sent: what a function or DO
+/// block around it holds would end with the transaction, and is still in use.
+pub fn roll_back_within_call(procedure: pg_sys::Oid) -> bool {
+    // SAFETY: the portal that is active, if any, lives during the CALL. As PostgreSQL itself does at the end of every
+    // statement that fails, and in `_SPI_commit` of `spi.c` before a failure goes on: the error was copied, and between
+    // here and the portal is nothing that belongs to the transaction. The portal's snapshot ends with it.
+    unsafe {
+        if !is_statement_of_portal(procedure) {
+            return false;
+        }
+        let context = pg_sys::CurrentMemoryContext;
+        pg_sys::AbortCurrentTransaction();
+        (*pg_sys::ActivePortal).portalSnapshot = std::ptr::null_mut();
+        pg_sys::StartTransactionCommand();
+        pg_sys::MemoryContextSwitchTo(context);
+    }
+    true
 }
 
 /// Ends the transaction that has begun after a commit and done nothing, has PostgreSQL add what this backend has counted

@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+
+use crate::pg::failure::Failure;
 
 /// A transaction that is open, with a connection to SPI.
 ///
@@ -29,6 +30,12 @@ impl Tx {
         // SAFETY: reads the state of the transaction.
         let id = unsafe { pg_sys::GetCurrentTransactionIdIfAny() };
         (id != pg_sys::TransactionId::INVALID).then_some(id)
+    }
+
+    /// The ID of the whole transaction, which gets one if it has none.
+    pub fn id(&self) -> u32 {
+        // SAFETY: we are inside a transaction that may write.
+        unsafe { pg_sys::GetTopTransactionId() }.into_inner()
     }
 }
 
@@ -96,28 +103,11 @@ impl Tx {
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();
             }
             restore();
-            match failure(&error) {
-                Some(failure) if codes.contains(&failure.code) => Err(failure),
+            match Failure::of(&error) {
+                Some(failure) if codes.contains(&failure.code()) => Err(failure),
                 _ => error.rethrow(),
             }
         })
         .execute()
-    }
-}
-
-/// An error that undid a subtransaction.
-#[derive(Debug)]
-pub struct Failure {
-    code: PgSqlErrorCode,
-    message: String,
-}
-
-fn failure(error: &CaughtError) -> Option<Failure> {
-    match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Some(Failure {
-            code: report.sql_error_code(),
-            message: report.message().into(),
-        }),
-        CaughtError::RustPanic { .. } => None,
     }
 }

@@ -72,11 +72,3 @@ pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
     }
     super::interrupts::check();
 }
-
-/// Sleeps for all of that time, unless the CALL is cancelled.
-pub fn rest(time: std::time::Duration) {
-    let began = std::time::Instant::now();
-    while began.elapsed() < time {
-        sleep(time.saturating_sub(began.elapsed()));
-    }
-}

@@ -1,26 +1,41 @@
 //! The one way to commit.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::pg::call::Call;
+use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
 use crate::pg::{server, spi};
+use crate::run::supervision::Supervision;
 
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs transactions, one after the other, in the way of whatever the run was started by: a CALL.
+/// Runs transactions, one after the other, in the way of whatever the run was started by.
 ///
 /// Whoever has one may commit; there is none in a transaction block, on a standby or in a read-only transaction.
 pub struct Driver {
-    procedure: pg_sys::Oid,
+    way: Way,
     in_transaction: Cell<bool>,
     reported_at: Cell<Instant>,
+    supervision: RefCell<Option<Rc<dyn Supervision>>>,
+    ordered_at: Cell<Option<Instant>>,
+    paused: Cell<u64>,
+}
+
+/// What a run was started by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A CALL of this procedure.
+    Call(pg_sys::Oid),
+    /// The start of a background worker.
+    Worker,
 }
 
 impl Driver {
@@ -36,11 +51,23 @@ impl Driver {
             () if call.is_atomic() => Err(Error::TransactionBlock { procedure }),
             () if server::is_read_only() => Err(Error::ReadOnly { procedure }),
             () if !server::is_utf8() => Err(Error::Encoding { procedure }),
-            () => Ok(Driver {
-                procedure: call.oid(),
-                in_transaction: Cell::new(false),
-                reported_at: Cell::new(Instant::now()),
-            }),
+            () => Ok(Self::new(Way::Call(call.oid()))),
+        }
+    }
+
+    /// The driver of a background worker, which is in no transaction.
+    pub fn of_worker() -> Self {
+        Self::new(Way::Worker)
+    }
+
+    fn new(way: Way) -> Self {
+        Driver {
+            way,
+            in_transaction: Cell::new(false),
+            reported_at: Cell::new(Instant::now()),
+            supervision: RefCell::new(None),
+            ordered_at: Cell::new(None),
+            paused: Cell::new(0),
         }
     }
 
@@ -54,7 +81,10 @@ impl Driver {
         if self.in_transaction.replace(true) {
             pgrx::error!("a transaction was begun within another one");
         }
-        let result = transaction::commit_within_call(work);
+        let result = match self.way {
+            Way::Call(_) => transaction::commit_within_call(work),
+            Way::Worker => transaction::commit_within_worker(work),
+        };
         self.in_transaction.set(false);
         if result.is_ok() {
             self.report_statistics();
@@ -66,7 +96,99 @@ impl Driver {
     fn report_statistics(&self) {
         if self.reported_at.get().elapsed() >= STATISTICS_INTERVAL {
             self.reported_at.set(Instant::now());
-            transaction::report_statistics_within_call(self.procedure);
+            match self.way {
+                Way::Call(procedure) => transaction::report_statistics_within_call(procedure),
+                Way::Worker => transaction::report_statistics_within_worker(),
+            }
         }
+    }
+
+    /// Runs `work`. If it fails, all that is not committed is rolled back, and `last_words` are run in a transaction of their
+    /// own before the failure goes on its way; they are dropped where they fail themselves, and where a CALL is part of
+    /// another statement.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn with_last_words<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+        last_words: impl Fn(&Tx, &Failure) -> Result<(), Error>,
+    ) -> Result<T, Error> {
+        let say = |failure: &Failure| {
+            self.in_transaction.set(false);
+            if !self.roll_back() {
+                return;
+            }
+            transaction::or_roll_back(
+                || {
+                    let said = self.transaction(|tx| last_words(tx, failure));
+                    if said.is_err() {
+                        self.roll_back();
+                    }
+                },
+                || {
+                    self.roll_back();
+                },
+            );
+            self.in_transaction.set(false);
+        };
+        let result = transaction::watch(work, say);
+        if let Err(error) = &result {
+            say(&error.as_failure());
+        }
+        result
+    }
+
+    fn roll_back(&self) -> bool {
+        match self.way {
+            Way::Call(procedure) => transaction::roll_back_within_call(procedure),
+            Way::Worker => {
+                transaction::roll_back_worker();
+                true
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// Has the run take its orders from there.
+    pub fn is_supervised_by(&self, supervision: Option<Rc<dyn Supervision>>) {
+        self.supervision.replace(supervision);
+    }
+
+    /// Where the run takes its orders from.
+    pub fn supervision(&self) -> Option<Rc<dyn Supervision>> {
+        self.supervision.borrow().clone()
+    }
+
+    /// Whether so much time has gone since the run last asked for its orders; it will do so now.
+    pub fn is_order_due(&self, interval: Duration) -> bool {
+        let asked = self.ordered_at.get();
+        let is_due = asked.is_none_or(|asked| asked.elapsed() >= interval);
+        if is_due {
+            self.ordered_at.set(Some(Instant::now()));
+        }
+        is_due
+    }
+
+    /// Tells the supervision what the run waits for, or that it goes on. Call it between transactions.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn is_waiting_for(&self, wait: Option<&str>) -> Result<(), Error> {
+        match self.supervision() {
+            Some(supervision) => self.transaction(|tx| supervision.note_wait(tx, wait)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells that the run was paused, and has been let go on.
+    pub fn has_been_paused(&self) {
+        self.paused.set(self.paused.get() + 1);
+    }
+
+    /// How often the run was paused.
+    pub fn pauses(&self) -> u64 {
+        self.paused.get()
     }
 }

@@ -1,15 +1,78 @@
 //! What every batch, and every attempt of a DDL statement, passes before it begins.
 
-use crate::pg::interrupts;
-use crate::pg::{postmaster, settings};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::messages;
+use crate::pg::{interrupts, postmaster, settings, usage};
+use crate::run::driver::Driver;
+use crate::run::supervision::Order;
+
+/// Orders are asked for once in this time. A batch takes longer, as a rule.
+const ORDER_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a run that is paused asks for its orders.
+const PAUSE_POLL: Duration = Duration::from_millis(50);
+/// A rest is cut into pieces of at most this, between which orders and settings are heeded.
+const LONGEST_NAP: Duration = Duration::from_millis(50);
 
 /// Ends the run if it was cancelled, its backend terminated or the server's postmaster is gone; reads the configuration
-/// again if that was asked for. Call it between transactions.
+/// again if that was asked for; waits while the run is paused. Call it between transactions.
 ///
 /// # Errors
-/// PostgreSQL's 57014 and 57P01.
-pub fn pass() {
+/// Those of the run's supervision when it is cancelled; PostgreSQL's 57014 and 57P01.
+pub fn pass(driver: &Driver) -> Result<(), Error> {
+    heed();
+    if driver.is_order_due(ORDER_INTERVAL) && order(driver)? == Order::Pause {
+        pause(driver)?;
+    }
+    Ok(())
+}
+
+/// What can be heeded even where no order can be asked for.
+fn heed() {
     postmaster::require_alive();
     interrupts::check();
     settings::reload_if_asked();
+}
+
+/// Rests for that time, as [`pass`] from time to time.
+///
+/// # Errors
+/// Those of [`pass`].
+pub fn rest(driver: &Driver, time: Duration) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        pass(driver)?;
+        let left = time.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Ok(());
+        }
+        usage::sleep(left.min(LONGEST_NAP));
+    }
+}
+
+/// The order that stands; an order to end comes as the error that ends the run.
+fn order(driver: &Driver) -> Result<Order, Error> {
+    let Some(supervision) = driver.supervision() else {
+        return Ok(Order::Go);
+    };
+    let order = driver.transaction(|tx| supervision.order(tx))?;
+    match order {
+        Some(Order::Cancel) => Err(supervision.cancelled()),
+        order => Ok(order.unwrap_or(Order::Go)),
+    }
+}
+
+fn pause(driver: &Driver) -> Result<(), Error> {
+    messages::say_paused();
+    driver.is_waiting_for(Some("safe_backfill_resume"))?;
+    loop {
+        usage::sleep(PAUSE_POLL);
+        heed();
+        if order(driver)? == Order::Go {
+            break;
+        }
+    }
+    driver.has_been_paused();
+    driver.is_waiting_for(None)
 }

@@ -1,0 +1,99 @@
+//! Jobs that run in a background worker, as the role that has started them, whatever becomes of its session.
+
+use pgrx::pg_sys;
+
+use crate::catalog::holders;
+use crate::error::Error;
+use crate::fill::request::Request;
+use crate::job::home::Home;
+use crate::job::steering::Steered;
+use crate::job::store;
+use crate::job::stored;
+use crate::pg::tx::Tx;
+use crate::pg::worker::{self, RUNS_AS_ANYONE};
+use crate::pg::{role, server};
+
+/// The C function that a worker of a job runs; it is in `worker.rs`.
+const JOB_MAIN: &str = "safe_backfill_job_main";
+
+/// Stores the job, or takes up the unfinished one that does the same, and starts its worker, which begins when this
+/// transaction is committed. Returns the number of the job.
+///
+/// # Errors
+/// [`Error::AlreadyRunning`], [`Error::NoWorkerSlot`], [`Error::NoLogin`], [`Error::NotInstalled`].
+pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
+    let target = &request.target;
+    require_login(tx, role::current_user())?;
+    let home = Home::find(tx)?;
+    home.keep_unpublished_within(tx)?;
+    if let Some(pid) = holders::of_column(tx, target.table, target.number) {
+        return Err(Error::AlreadyRunning {
+            table: target.table_name.clone(),
+            column: target.column.clone(),
+            pid: Some(pid),
+        });
+    }
+    let what = request.assignment();
+    let id = match stored::find_unfinished(tx, &home, &what)? {
+        Some(id) => id,
+        None => store::insert(tx, &home, &what, None)?,
+    };
+    stored::hand_over(tx, &home, id, request.batch_size)?;
+    start_worker(id, role::current_user(), tx.id())?;
+    Ok(id)
+}
+
+/// Has an unfinished job go on, in a background worker if no process works on it; `false` if there is nothing to do.
+///
+/// # Errors
+/// [`Error::NoWorkerSlot`], [`Error::NoLogin`].
+pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
+    if !job.can_resume() {
+        return Ok(false);
+    }
+    job.resume(tx)?;
+    if job.pid.is_none() {
+        require_login(tx, job.role)?;
+        start_worker(job.id(), job.role, tx.id())?;
+    }
+    Ok(true)
+}
+
+/// Starts a worker that takes the job up as this role, once that transaction has ended.
+///
+/// # Errors
+/// [`Error::NoWorkerSlot`].
+pub fn start_worker(job: i64, role: pg_sys::Oid, transaction: u32) -> Result<(), Error> {
+    let start = worker::Start {
+        database: worker::database(),
+        role,
+        job,
+        transaction,
+    };
+    let name = format!("pg_safe_backfill job {job}");
+    match worker::start(&name, JOB_MAIN, start) {
+        Some(_) => Ok(()),
+        None => Err(Error::NoWorkerSlot),
+    }
+}
+
+fn require_login(tx: &Tx, role: pg_sys::Oid) -> Result<(), Error> {
+    const ROLE: &str = "SELECT rolname::text FROM pg_roles WHERE oid = $1 AND NOT rolcanlogin";
+    match tx.catalog_value(ROLE, &[&role]) {
+        Some(role) if !RUNS_AS_ANYONE => Err(Error::NoLogin { role }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a job may be started or steered here.
+///
+/// # Errors
+/// [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
+pub fn require_writable(procedure: &'static str) -> Result<(), Error> {
+    match () {
+        () if server::is_standby() => Err(Error::HotStandby { procedure }),
+        () if server::is_read_only() => Err(Error::ReadOnly { procedure }),
+        () if !server::is_utf8() => Err(Error::Encoding { procedure }),
+        () => Ok(()),
+    }
+}

@@ -1,0 +1,172 @@
+//! The background workers: one for each job in the background, and a launcher that takes up what a restart of the server
+//! has interrupted.
+
+use pgrx::pg_sys;
+
+use crate::background;
+use crate::catalog::column_lock;
+use crate::catalog::relation::Relation;
+use crate::ddl;
+use crate::error::Error;
+use crate::fill::request::Request;
+use crate::fill::run;
+use crate::fill::target::Target;
+use crate::fill::value::Value;
+use crate::job::control;
+use crate::job::home::Home;
+use crate::job::recipe::Recipe;
+use crate::job::stored::{self, Stored};
+use crate::messages;
+use crate::pg::failure::Failure;
+use crate::pg::tx::Tx;
+use crate::pg::value::Constant;
+use crate::pg::worker::{self, Start};
+use crate::pg::{message, server};
+use crate::run::driver::Driver;
+
+/// The C functions that workers run.
+const LAUNCHER_MAIN: &str = "safe_backfill_launcher_main";
+const DATABASE_MAIN: &str = "safe_backfill_database_main";
+
+/// Registers the launcher, if the library is loaded with the server.
+pub fn register_launcher() {
+    if worker::is_preloading() {
+        worker::register("pg_safe_backfill launcher", LAUNCHER_MAIN);
+    }
+}
+
+/// The worker of one job.
+#[pgrx::pg_guard]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn safe_backfill_job_main(argument: pg_sys::Datum) {
+    let Some(start) = begin(argument) else { return };
+    message::are_about_job(start.job);
+    let driver = Driver::of_worker();
+    if let Err(error) = work(&driver, start) {
+        pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
+    }
+}
+
+/// The worker that looks for interrupted jobs in all databases when the server has started.
+#[pgrx::pg_guard]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn safe_backfill_launcher_main(_argument: pg_sys::Datum) {
+    worker::heed_signals();
+    worker::connect(pg_sys::InvalidOid, pg_sys::InvalidOid);
+    launch(&Driver::of_worker());
+    // After a crash of another process the server starts this one again: only what is there then can be.
+    loop {
+        worker::wait_for_signals();
+    }
+}
+
+/// The worker that starts those of the interrupted jobs of one database.
+#[pgrx::pg_guard]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn safe_backfill_database_main(argument: pg_sys::Datum) {
+    if begin(argument).is_some()
+        && server::is_utf8()
+        && let Err(error) = take_up_interrupted(&Driver::of_worker())
+    {
+        pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
+    }
+}
+
+fn begin(argument: pg_sys::Datum) -> Option<Start> {
+    worker::heed_signals();
+    let start = worker::begin(argument)?;
+    worker::connect(start.database, start.role);
+    Some(start)
+}
+
+/// Takes the job and works on it to its end.
+fn work(driver: &Driver, start: Start) -> Result<(), Error> {
+    let id = start.job;
+    driver.transaction(|tx| {
+        worker::wait_for_transaction(tx, start.transaction);
+        Ok::<_, Error>(())
+    })?;
+    let home = driver.transaction(Home::find)?;
+    // Its transaction may have been rolled back, or the job cancelled.
+    let Some(stored) = home.patiently(driver, |tx| stored::take(tx, &home, id))? else {
+        return Ok(());
+    };
+    messages::say_worker_begins(&stored.column);
+    let last_words = |tx: &Tx, failure: &Failure| control::fail(tx, &home, id, failure);
+    driver.with_last_words(|| fill(driver, id, &stored), last_words)
+}
+
+/// As the CALL does.
+fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
+    for (name, value) in &stored.settings {
+        driver.transaction(|tx| Ok::<_, Error>(tx.try_set(name, value)))?;
+    }
+    let table = stored.table;
+    let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
+    let (request, _lock) = ddl::read(driver, &table_name, table, |tx| {
+        let target = Target::prove(tx, table, &stored.column)?;
+        let value = value(tx, stored, &target)?;
+        let request = Request::new(tx, target, value, stored.batch_size)?;
+        let target = &request.target;
+        let lock = column_lock::acquire(
+            tx,
+            target.table,
+            target.number,
+            &target.table_name,
+            &target.column,
+        )?;
+        Ok((request, lock))
+    })?;
+    run::run(driver, &request, Some(id))
+}
+
+fn value(tx: &Tx, stored: &Stored, target: &Target) -> Result<Value, Error> {
+    let filter = stored.filter.clone();
+    match &stored.recipe {
+        Recipe::Expression(expression) => Value::of_expression(tx, expression.clone(), filter),
+        Recipe::Constant(text) => {
+            let constant = Constant::from_text(tx, text, target.column_type)
+                .ok_or(Error::NullArgument { argument: "value" })?;
+            Value::of_constant(tx, constant, filter, target)
+        }
+    }
+}
+
+/// Has every database looked at, one after the other.
+fn launch(driver: &Driver) {
+    const DATABASES: &str =
+        "SELECT oid FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate";
+    let databases: Result<Vec<pg_sys::Oid>, Error> = driver.transaction(|tx| {
+        let rows = tx.catalog(DATABASES, &[]);
+        Ok(rows.iter().filter_map(|row| row.get(1)).collect())
+    });
+    for database in databases.unwrap_or_default() {
+        let start = Start {
+            database,
+            role: pg_sys::InvalidOid,
+            job: 0,
+            transaction: 0,
+        };
+        match worker::start("pg_safe_backfill resumption", DATABASE_MAIN, start) {
+            Some(started) => worker::wait_for_end(started),
+            None => messages::warn_no_slot_to_resume(),
+        }
+    }
+}
+
+fn take_up_interrupted(driver: &Driver) -> Result<(), Error> {
+    let home = match driver.transaction(Home::find) {
+        Err(Error::NotInstalled) => return Ok(()),
+        home => home?,
+    };
+    let jobs = home.patiently(driver, |tx| stored::interrupted(tx, &home))?;
+    for (job, role) in jobs {
+        if background::start_worker(job, role, 0).is_err() {
+            messages::warn_no_slot_to_resume();
+        }
+    }
+    Ok(())
+}
