@@ -33,6 +33,7 @@ impl Database {
             if shared.is_none() {
                 let options = Options::default()
                     .set("max_connections", 200)
+                    .set("max_worker_processes", 50)
                     .set("max_prepared_transactions", 5);
                 *shared = Some(Arc::new(start(options)?));
             }

@@ -13,5 +13,7 @@ pub mod page;
 pub mod patience;
 pub mod phase;
 pub mod recycling;
+pub mod rest;
+pub mod standby;
 pub mod window;
 pub mod yielding;

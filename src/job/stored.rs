@@ -149,13 +149,18 @@ pub fn hand_over(tx: &Tx, home: &Home, id: i64, batch_size: i32) -> Result<(), E
 }
 
 fn session_settings(tx: &Tx) -> Option<String> {
+    // Read with the session's own search path, which is one of the settings, and so with all names in full.
     const SETTINGS: &str = "
-        SELECT jsonb_object_agg(name, setting)::text FROM pg_settings
-        WHERE source IN ('client', 'session') AND context IN ('user', 'superuser')
-        AND name !~ '^(safe_backfill\\.|log_|transaction_|default_transaction_|debug_)|_timeout$'
-        AND name NOT IN ('application_name', 'client_encoding', 'client_min_messages', 'is_superuser', 'role', 'seed',
-                         'session_authorization')";
-    tx.catalog_value(SETTINGS, &[])
+        SELECT pg_catalog.jsonb_object_agg(name, setting)::pg_catalog.text FROM pg_catalog.pg_settings
+        WHERE source OPERATOR(pg_catalog.=) ANY ('{client,session}'::pg_catalog.text[])
+        AND context OPERATOR(pg_catalog.=) ANY ('{user,superuser}'::pg_catalog.text[])
+        AND name OPERATOR(pg_catalog.!~)
+            '^(safe_backfill\\.|log_|transaction_|default_transaction_|debug_)|_timeout$'::pg_catalog.text
+        AND name OPERATOR(pg_catalog.<>) ALL ('{application_name,client_encoding,client_min_messages,is_superuser,role,
+                                               seed,session_authorization}'::pg_catalog.text[])";
+    tx.execute(SETTINGS, &[])
+        .first()
+        .and_then(|row| row.get(1))
 }
 
 /// The background jobs of this database that a crash or a shutdown of the server has interrupted: number and role.

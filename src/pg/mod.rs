@@ -23,6 +23,7 @@ pub mod ring;
 pub mod role;
 pub mod server;
 pub mod settings;
+mod snapshot;
 pub mod spi;
 pub mod standby;
 pub mod tid;

@@ -10,6 +10,7 @@ use planner::window::Tid;
 
 use crate::pg::parameter::{Bindings, Parameter, require_type};
 use crate::pg::settings::Temporarily;
+use crate::pg::snapshot;
 use crate::pg::tid;
 use crate::pg::tx::Tx;
 
@@ -60,6 +61,7 @@ pub struct Statement {
 impl Statement {
     /// Prepares `sql` with parameters of these types.
     pub fn prepare(_tx: &Tx, sql: &str, types: &[pg_sys::Oid]) -> Self {
+        snapshot::ensure();
         let sql = to_c(sql);
         let mut types = types.to_vec();
         // SAFETY: string and array outlive the call, which copies them; the plan is moved out of the connection's
@@ -85,6 +87,7 @@ impl Statement {
         if bindings.types != self.types {
             pgrx::error!("parameters do not match the prepared statement");
         }
+        snapshot::ensure();
         // SAFETY: the plan is valid and was prepared with parameters of these types.
         let status = unsafe {
             pg_sys::SPI_execute_plan(
@@ -266,6 +269,7 @@ impl Row<'_> {
 impl Tx {
     /// Runs `sql` once.
     pub fn execute(&self, sql: &str, parameters: &[&dyn Parameter]) -> Rows<'_> {
+        snapshot::ensure();
         let sql = to_c(sql);
         let mut bindings = Bindings::of(parameters);
         // SAFETY: all arrays have the same length and outlive the call.

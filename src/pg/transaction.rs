@@ -7,6 +7,7 @@ use pgrx::{PgTryBuilder, pg_sys};
 use crate::pg::failure::Failure;
 
 use crate::pg::settings;
+use crate::pg::snapshot;
 use crate::pg::spi::Connection;
 use crate::pg::standby::Durability;
 use crate::pg::tx::Tx;
@@ -47,6 +48,7 @@ pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Res
     };
     match result {
         Ok((result, durability)) => {
+            snapshot::drop_all();
             // SAFETY: the transaction was begun above, and nothing of it is in use any more.
             unsafe { pg_sys::CommitTransactionCommand() };
             durability.reach();

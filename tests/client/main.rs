@@ -1,6 +1,7 @@
 //! Tests of the extension as its users see it.
 
 mod add_column;
+mod background;
 mod changes;
 mod ddl_locks;
 mod deadlocks;
@@ -25,6 +26,7 @@ mod promises;
 mod publications;
 mod resume;
 mod statement_triggers;
+mod steering;
 mod storms;
 mod synchronous;
 mod table_locks;
