@@ -195,6 +195,12 @@ pub enum Error {
     /// Somebody has called `safe_backfill_cancel`.
     #[error("canceling backfill of table \"{table}\" due to safe_backfill_cancel")]
     Cancelled { table: String, job: i64 },
+    /// The query that is to hold the run back cannot be run, or answers with something else than yes or no.
+    #[error("could not run the query of \"safe_backfill.hold_while\"")]
+    HoldWhile {
+        /// A full sentence.
+        reason: String,
+    },
     /// All background workers are in use.
     #[error("out of background worker slots")]
     NoWorkerSlot,
@@ -279,6 +285,7 @@ impl Error {
             }
             Error::StoredJob(_) => ERRCODE_DATA_CORRUPTED,
             Error::Cancelled { .. } => ERRCODE_QUERY_CANCELED,
+            Error::HoldWhile { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::NoWorkerSlot => ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Error::NoLogin { .. } => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Error::NoJob { .. } => ERRCODE_UNDEFINED_OBJECT,

@@ -55,7 +55,11 @@ mod tests {
     #[test]
     fn without_limits_there_is_no_rest() {
         let now = Instant::now();
-        let rest = Rest { began: now, ended: now, wal: u64::MAX };
+        let rest = Rest {
+            began: now,
+            ended: now,
+            wal: u64::MAX,
+        };
         assert_eq!(rest.is_over_at(Duration::ZERO, None), now);
     }
 }

@@ -148,7 +148,9 @@ mod tests {
             while true_ends.front().is_some_and(|(_, end)| *end <= replayed) {
                 true_ends.pop_front();
             }
-            let lag = true_ends.front().map_or(Duration::ZERO, |(at, _)| now - *at);
+            let lag = true_ends
+                .front()
+                .map_or(Duration::ZERO, |(at, _)| now - *at);
             longest = longest.max(lag);
         }
         (longest, replayed)
@@ -216,6 +218,9 @@ mod tests {
         let now = began + RESOLUTION * (ticks - 1);
         let age = clock.age(now, u64::from(ticks / 2));
         let truth = RESOLUTION * (ticks / 2 - 1);
-        assert!(truth.saturating_sub(age) <= RESOLUTION * 8, "{age:?} {truth:?}");
+        assert!(
+            truth.saturating_sub(age) <= RESOLUTION * 8,
+            "{age:?} {truth:?}"
+        );
     }
 }

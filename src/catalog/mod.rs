@@ -1,6 +1,7 @@
 //! What PostgreSQL's catalogs and views say: each question is asked in one place.
 
 pub mod attribute;
+pub mod backlog;
 pub mod column_lock;
 pub mod holders;
 pub mod relation;

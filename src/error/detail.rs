@@ -16,6 +16,7 @@ impl Error {
                 return Some(format!("This operation is not supported for {kind}."));
             }
             Error::WouldRewrite { why, .. } => why,
+            Error::HoldWhile { reason } => reason,
             Error::ColumnExists {
                 existing, wanted, ..
             } => return Some(format!("It is of type {existing}, not {wanted}.")),

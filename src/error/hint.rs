@@ -96,6 +96,9 @@ impl Error {
                     "The same CALL goes on from there, or SELECT safe_backfill_resume({job});"
                 ));
             }
+            Error::HoldWhile { .. } => {
+                "Give a query such as SELECT count(*) > 50 FROM pg_stat_activity WHERE state = 'active'."
+            }
             Error::NoWorkerSlot => {
                 "You might need to increase \"max_worker_processes\".  Without a background worker, use CALL safe_backfill."
             }

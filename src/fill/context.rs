@@ -1,10 +1,12 @@
 //! What a run works with, whichever leaf it is at.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::fill::request::Request;
 use crate::job::store::Job;
 use crate::run::driver::Driver;
+use crate::run::throttle::Throttle;
 
 /// One run: a CALL, from its first transaction to its last.
 pub struct Run<'a> {
@@ -12,6 +14,8 @@ pub struct Run<'a> {
     pub driver: &'a Driver,
     /// What was asked for.
     pub request: &'a Request,
+    /// What holds batches back.
+    pub throttle: RefCell<Throttle>,
     /// Where progress is stored.
     pub job: Rc<Job>,
 }

@@ -6,6 +6,7 @@ use crate::fill::batch;
 use crate::fill::leaf::{Halt, Leaf};
 use crate::pg::tx::Attempt;
 use crate::pg::usage;
+use crate::run::throttle::Work;
 use crate::settings;
 
 /// So many rows may be held still, each waited for during `row_lock_timeout`, before the others are put off.
@@ -22,6 +23,7 @@ impl Leaf<'_> {
                 self.held.push(tid);
                 continue;
             }
+            self.admit(Work::Filling)?;
             let lock = settings::row_lock_timeout();
             let attempted = self.on_table(|leaf, tx, table| {
                 let context = leaf.table.context(tx, table, &leaf.look.ring);

@@ -24,6 +24,7 @@ use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::gate;
+use crate::run::throttle::Work;
 use crate::settings;
 
 /// One leaf table while it is filled.
@@ -139,6 +140,16 @@ impl<'a> Leaf<'a> {
                 None => self.prepare_again()?,
             }
         }
+    }
+
+    /// Waits until others keep up.
+    pub(super) fn admit(&mut self, work: Work) -> Result<(), Halt> {
+        let (run, oid) = (self.run, self.oid);
+        if run.throttle.borrow_mut().admit(run.driver, oid, work)? {
+            // Locks that were in the way before may be gone.
+            self.patience.renew();
+        }
+        Ok(())
     }
 
     pub(super) fn prepare_again(&mut self) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use planner::window::{Sweep, Tid, Window};
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::probe::{self, Probed};
 use crate::job::part::Position;
+use crate::run::throttle::Work;
 use crate::settings;
 
 /// Blocks of a window: 16 MB.
@@ -90,6 +91,7 @@ impl Leaf<'_> {
     }
 
     fn probe(&mut self, window: &mut Window) -> Result<Probed, Halt> {
+        self.admit(Work::Looking)?;
         let time = settings::max_batch_time();
         let lock = settings::row_lock_timeout();
         let probed = self.on_table(|leaf, tx, table| {

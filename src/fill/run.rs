@@ -1,5 +1,6 @@
 //! A run, from the first window of the first leaf table to the last message.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::pg::tx::Tx;
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::supervision::Supervision;
+use crate::run::throttle::Throttle;
 
 /// How often all leaves of a tree are verified before the run ends, though rows were to be filled every time.
 const MOST_ROUNDS: u32 = 5;
@@ -50,6 +52,7 @@ pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), E
     let run = Run {
         driver,
         request,
+        throttle: RefCell::new(Throttle::new(job.owner())),
         job: Rc::clone(&job),
     };
     driver.with_last_words(|| run.all(), |tx, failure| job.fail(tx, failure))

@@ -9,6 +9,7 @@ use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
 use crate::job::part::Position;
 use crate::pg::{settings as server_settings, usage};
+use crate::run::throttle::Work;
 use crate::settings;
 
 /// Longest wait for a lock while others are held: rather undo the statement, and leave the row for later.
@@ -99,6 +100,7 @@ impl Leaf<'_> {
 
     /// Fills one batch of the window's rows in a transaction of its own.
     pub(super) fn batch(&mut self, window: &mut Window) -> Result<Filled, Halt> {
+        self.admit(Work::Filling)?;
         let limits = Limits {
             rows: self.run.request.batch_size.unsigned_abs() as usize,
             time: settings::max_batch_time(),

@@ -158,9 +158,7 @@ fn session_settings(tx: &Tx) -> Option<String> {
             '^(safe_backfill\\.|log_|transaction_|default_transaction_|debug_)|_timeout$'::pg_catalog.text
         AND name OPERATOR(pg_catalog.<>) ALL ('{application_name,client_encoding,client_min_messages,is_superuser,role,
                                                seed,session_authorization}'::pg_catalog.text[])";
-    tx.execute(SETTINGS, &[])
-        .first()
-        .and_then(|row| row.get(1))
+    tx.execute(SETTINGS, &[]).first().and_then(|row| row.get(1))
 }
 
 /// The background jobs of this database that a crash or a shutdown of the server has interrupted: number and role.

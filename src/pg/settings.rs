@@ -56,6 +56,17 @@ impl Tx {
     }
 }
 
+impl Tx {
+    /// Lets nothing be written until the end of this transaction.
+    pub fn set_read_only(&self) {
+        set(
+            c"transaction_read_only",
+            c"on",
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+        );
+    }
+}
+
 /// Has locks waited for without a limit until the end of this transaction, whatever `lock_timeout` the session has.
 pub fn wait_for_locks_without_limit(_tx: &Tx) {
     // SAFETY: an integer that only this thread changes.

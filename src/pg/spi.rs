@@ -234,6 +234,11 @@ impl Row<'_> {
         unsafe { T::from_datum(datum, null) }
     }
 
+    /// Whether column `number` (from 1) is a boolean.
+    pub fn is_boolean(&self, number: i32) -> bool {
+        self.type_of(number) == pg_sys::BOOLOID
+    }
+
     /// Column `number` (from 1), a `tid`.
     pub fn tid(&self, number: i32) -> Option<Tid> {
         let (datum, null) = self.datum(number);

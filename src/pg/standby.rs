@@ -117,3 +117,35 @@ fn warn_if_interrupted() {
         );
     }
 }
+
+/// How far the standby has replayed that this process sends WAL to; `None` if it sends none any more.
+pub fn replayed(sender: i32) -> Option<u64> {
+    // SAFETY: shared memory that lives as long as the server, an array of max_wal_senders. The WAL senders write the
+    // eight bytes at once; a value read too early is read again.
+    unsafe {
+        let senders = std::slice::from_raw_parts(
+            (*pg_sys::WalSndCtl).walsnds.as_ptr(),
+            pg_sys::max_wal_senders.unsigned_abs() as usize,
+        );
+        let sender = senders.iter().find(|slot| slot.pid == sender)?;
+        Some(std::ptr::read_volatile(&raw const sender.apply))
+    }
+}
+
+/// Whether WAL is sent to anybody.
+pub fn is_any_connected() -> bool {
+    // SAFETY: as in `replayed`.
+    unsafe {
+        let senders = std::slice::from_raw_parts(
+            (*pg_sys::WalSndCtl).walsnds.as_ptr(),
+            pg_sys::max_wal_senders.unsigned_abs() as usize,
+        );
+        senders.iter().any(|slot| slot.pid != 0)
+    }
+}
+
+/// The end of all WAL that is written or being written.
+pub fn wal_end() -> u64 {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}

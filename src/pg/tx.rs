@@ -72,6 +72,16 @@ impl Tx {
         codes: &[PgSqlErrorCode],
         work: impl FnOnce() -> T,
     ) -> Result<T, Failure> {
+        self.attempt_if(|failure| codes.contains(&failure.code()), work)
+    }
+
+    /// Runs `work` in a subtransaction. An error that is `expected` undoes it and comes back as `Err`; any other goes on its
+    /// way.
+    pub fn attempt_if<T>(
+        &self,
+        expected: impl Fn(&Failure) -> bool,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, Failure> {
         // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
         let (context, owner) =
             unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
@@ -88,6 +98,7 @@ impl Tx {
                 pg_sys::CurrentResourceOwner = owner;
             }
         };
+        let expected = AssertUnwindSafe(expected);
         PgTryBuilder::new(AssertUnwindSafe(|| {
             let result = work();
             // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
@@ -95,7 +106,8 @@ impl Tx {
             restore();
             Ok(result)
         }))
-        .catch_others(|error| {
+        .catch_others(move |error| {
+            let expected = &expected;
             // Left open, it alone would be rolled back by the error, and not the transaction around it.
             // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
             unsafe {
@@ -104,7 +116,7 @@ impl Tx {
             }
             restore();
             match Failure::of(&error) {
-                Some(failure) if codes.contains(&failure.code()) => Err(failure),
+                Some(failure) if expected.0(&failure) => Err(failure),
                 _ => error.rethrow(),
             }
         })

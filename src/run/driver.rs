@@ -26,7 +26,6 @@ pub struct Driver {
     reported_at: Cell<Instant>,
     supervision: RefCell<Option<Rc<dyn Supervision>>>,
     ordered_at: Cell<Option<Instant>>,
-    paused: Cell<u64>,
 }
 
 /// What a run was started by.
@@ -67,7 +66,6 @@ impl Driver {
             reported_at: Cell::new(Instant::now()),
             supervision: RefCell::new(None),
             ordered_at: Cell::new(None),
-            paused: Cell::new(0),
         }
     }
 
@@ -180,15 +178,5 @@ impl Driver {
             Some(supervision) => self.transaction(|tx| supervision.note_wait(tx, wait)),
             None => Ok(()),
         }
-    }
-
-    /// Tells that the run was paused, and has been let go on.
-    pub fn has_been_paused(&self) {
-        self.paused.set(self.paused.get() + 1);
-    }
-
-    /// How often the run was paused.
-    pub fn pauses(&self) -> u64 {
-        self.paused.get()
     }
 }

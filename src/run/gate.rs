@@ -73,6 +73,5 @@ fn pause(driver: &Driver) -> Result<(), Error> {
             break;
         }
     }
-    driver.has_been_paused();
     driver.is_waiting_for(None)
 }

@@ -3,3 +3,4 @@
 pub mod driver;
 pub mod gate;
 pub mod supervision;
+pub mod throttle;

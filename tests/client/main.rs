@@ -31,6 +31,7 @@ mod storms;
 mod synchronous;
 mod table_locks;
 mod targets;
+mod throttle;
 mod transactions;
 mod trees;
 mod values;
