@@ -8,23 +8,23 @@ COMMENT ON PROCEDURE @extschema@.safe_set_not_null(
     pg_catalog.regclass, pg_catalog.name) IS
 'Makes a column NOT NULL: adds a constraint that is not valid yet, validates it while others read and write, sets NOT NULL without reading the table again. Fails before anything is touched when it finds rows that are NULL. Waits for its locks no longer than safe_backfill.lock_timeout at a time. The same CALL goes on where an interrupted one stopped. Call it outside a transaction block.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
-'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
+'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
-'Fills the NULLs of a column with one value, in batches that are committed one by one. value: converted to the column''s type by assignment. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
+'Fills the NULLs of a column with one value, in batches that are committed one by one. value: converted to the column''s type by assignment. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
-'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
+'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start_using(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Does what safe_backfill_using does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill_using.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_pause(pg_catalog.int8) IS
 'Has a job wait before its next batch; it holds no transaction and no row meanwhile. Returns false if the job is not under way. For the role that started the job, the owner of the table and superusers.';
@@ -47,6 +47,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.column_number IS 'its number in 
 COMMENT ON COLUMN @extschema@.safe_backfill_job.value IS '{"constant": text of the value} or {"expression": SQL}';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a batch';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.workers IS 'processes that fill the table: the one that leads, and background workers';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: safe_backfill_progress tells), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the role with whose rights it runs: the current user of the last CALL, or of safe_backfill_start';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while the worker is being started';
@@ -74,6 +75,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_filled IS 'rows filled and
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_hot IS 'of those, by HOT updates, which touch no index';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.batches IS 'batches committed';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.wal_bytes IS 'bytes of WAL written by the batches';
+COMMENT ON COLUMN @extschema@.safe_backfill_part.processes IS 'where several processes fill the table, each of them: [{"pid": …, "rows_filled": rows since it began}, …]';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.active_time IS 'time spent on the table, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.time_left IS 'time that the rest of this state would take at the speed of the last CALL, or NULL while that is not known';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.started_at IS 'when the last CALL began with this table';
@@ -95,4 +97,5 @@ COMMENT ON COLUMN @extschema@.safe_backfill_progress.pid IS 'the process that wo
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_for IS 'what the job waits for, or NULL';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_since IS 'since when it waits';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.last_error IS 'of an unfinished job, the error that ended its last run';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.processes IS 'as in safe_backfill_part, while the job runs';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.background IS 'whether the job runs in a background worker';

@@ -14,6 +14,7 @@ CREATE TABLE @extschema@.safe_backfill_job (
     value             pg_catalog.jsonb       NOT NULL,
     filter            pg_catalog.text,
     batch_size        pg_catalog.int4        NOT NULL,
+    workers           pg_catalog.int4        NOT NULL DEFAULT 1,
     state             pg_catalog.text        NOT NULL DEFAULT 'running'
                       CHECK (state OPERATOR(pg_catalog.=) ANY
                           (ARRAY['running', 'paused', 'cancelled', 'failed', 'completed', 'incomplete', 'superseded']
@@ -51,6 +52,7 @@ CREATE TABLE @extschema@.safe_backfill_part (
     rows_hot          pg_catalog.int8        NOT NULL DEFAULT 0,
     batches           pg_catalog.int8        NOT NULL DEFAULT 0,
     wal_bytes         pg_catalog.int8        NOT NULL DEFAULT 0,
+    processes         pg_catalog.jsonb,
     active_time       pg_catalog.interval    NOT NULL DEFAULT '0',
     time_left         pg_catalog.interval,
     started_at        pg_catalog.timestamptz,
@@ -83,6 +85,10 @@ WITH job AS (
            j.state OPERATOR(pg_catalog.=)
                ANY (ARRAY['running', 'paused', 'cancelled', 'failed']::pg_catalog.text[]) AS unfinished,
            pg_catalog.pg_is_in_recovery() AS elsewhere,
+           NOT EXISTS (SELECT FROM @extschema@.safe_backfill_part p
+                       WHERE p.system_identifier OPERATOR(pg_catalog.=) j.system_identifier
+                       AND p.job_id OPERATOR(pg_catalog.=) j.job_id
+                       AND p.state OPERATOR(pg_catalog.<>) 'pending'::pg_catalog.text) AS untouched,
            EXISTS (SELECT FROM pg_catalog.pg_locks l
                    WHERE l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text
                    AND l.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
@@ -111,7 +117,7 @@ progress AS (
     SELECT p.job_id, p.root_table, p.table_name, NULL::pg_catalog.int8 AS leaf_tables, p.state AS part_state,
            p.state OPERATOR(pg_catalog.=)
                ANY (ARRAY['pending', 'filling', 'verifying']::pg_catalog.text[]) AS unfinished,
-           p.share, p.rows_filled, p.rows_hot, p.batches, p.wal_bytes, p.active_time, p.time_left,
+           p.share, p.rows_filled, p.rows_hot, p.batches, p.wal_bytes, p.processes, p.active_time, p.time_left,
            p.started_at, p.updated_at, p.finished_at
     FROM part p
     UNION ALL
@@ -133,6 +139,7 @@ progress AS (
            coalesce(pg_catalog.sum(p.rows_hot)::pg_catalog.int8, 0::pg_catalog.int8),
            coalesce(pg_catalog.sum(p.batches)::pg_catalog.int8, 0::pg_catalog.int8),
            coalesce(pg_catalog.sum(p.wal_bytes)::pg_catalog.int8, 0::pg_catalog.int8),
+           NULL::pg_catalog.jsonb,
            coalesce(pg_catalog.sum(p.active_time), '0'::pg_catalog.interval),
            NULL::pg_catalog.interval,
            j.started_at, coalesce(pg_catalog.max(p.updated_at), j.started_at), j.finished_at
@@ -156,7 +163,8 @@ SELECT p.job_id,
             THEN 'starting'::pg_catalog.text
             WHEN NOT j.alive THEN 'interrupted'::pg_catalog.text
             WHEN j.state OPERATOR(pg_catalog.=) 'paused'::pg_catalog.text THEN j.state
-            WHEN j.waits_for IS NOT NULL AND p.part_state OPERATOR(pg_catalog.<>) 'pending'::pg_catalog.text
+            WHEN j.waits_for IS NOT NULL
+                 AND (j.untouched OR p.part_state OPERATOR(pg_catalog.<>) 'pending'::pg_catalog.text)
             THEN 'waiting'::pg_catalog.text
             ELSE p.part_state END AS state,
        pg_catalog.round((100::pg_catalog.float8 OPERATOR(pg_catalog.*) p.share)::pg_catalog.numeric, 1) AS percent,
@@ -178,6 +186,7 @@ SELECT p.job_id,
        CASE WHEN p.unfinished AND (j.alive OR j.elsewhere) THEN j.waits_for END AS waits_for,
        CASE WHEN p.unfinished AND (j.alive OR j.elsewhere) THEN j.waits_since END AS waits_since,
        CASE WHEN p.unfinished THEN j.error OPERATOR(pg_catalog.->>) 'message'::pg_catalog.text END AS last_error,
+       CASE WHEN p.unfinished AND (j.alive OR j.elsewhere) THEN p.processes END AS processes,
        j.background,
        p.wal_bytes,
        p.active_time,

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::holders;
+use crate::catalog::{holders, login};
 use crate::error::Error;
 use crate::fill::request::Request;
 use crate::job::home::Home;
@@ -10,7 +10,7 @@ use crate::job::steering::Steered;
 use crate::job::store;
 use crate::job::stored;
 use crate::pg::tx::Tx;
-use crate::pg::worker::{self, RUNS_AS_ANYONE};
+use crate::pg::worker;
 use crate::pg::{role, server};
 
 /// The C function that a worker of a job runs; it is in `worker.rs`.
@@ -23,7 +23,7 @@ const JOB_MAIN: &str = "safe_backfill_job_main";
 /// [`Error::AlreadyRunning`], [`Error::NoWorkerSlot`], [`Error::NoLogin`], [`Error::NotInstalled`].
 pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
     let target = &request.target;
-    require_login(tx, role::current_user())?;
+    login::require(tx, role::current_user())?;
     let home = Home::find(tx)?;
     home.keep_unpublished_within(tx)?;
     if let Some(pid) = holders::of_column(tx, target.table, target.number) {
@@ -38,7 +38,7 @@ pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
         Some(id) => id,
         None => store::insert(tx, &home, &what, None)?,
     };
-    stored::hand_over(tx, &home, id, request.batch_size)?;
+    stored::hand_over(tx, &home, id, &what)?;
     start_worker(id, role::current_user(), tx.id())?;
     Ok(id)
 }
@@ -53,7 +53,7 @@ pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
     }
     job.resume(tx)?;
     if job.pid.is_none() {
-        require_login(tx, job.role)?;
+        login::require(tx, job.role)?;
         start_worker(job.id(), job.role, tx.id())?;
     }
     Ok(true)
@@ -65,23 +65,15 @@ pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
 /// [`Error::NoWorkerSlot`].
 pub fn start_worker(job: i64, role: pg_sys::Oid, transaction: u32) -> Result<(), Error> {
     let start = worker::Start {
-        database: worker::database(),
         role,
         job,
         transaction,
+        ..worker::Start::here()
     };
     let name = format!("pg_safe_backfill job {job}");
     match worker::start(&name, JOB_MAIN, start) {
         Some(_) => Ok(()),
         None => Err(Error::NoWorkerSlot),
-    }
-}
-
-fn require_login(tx: &Tx, role: pg_sys::Oid) -> Result<(), Error> {
-    const ROLE: &str = "SELECT rolname::text FROM pg_roles WHERE oid = $1 AND NOT rolcanlogin";
-    match tx.catalog_value(ROLE, &[&role]) {
-        Some(role) if !RUNS_AS_ANYONE => Err(Error::NoLogin { role }),
-        _ => Ok(()),
     }
 }
 

@@ -216,6 +216,18 @@ pub enum Error {
     /// The job cannot be cleared away while a process works on it.
     #[error("job {job} is running")]
     JobRunning { job: i64, pid: i32 },
+    /// So many processes cannot work on one table.
+    #[error("number of workers {given} is outside the valid range ({least} .. {most})")]
+    Workers { given: i32, least: i32, most: i32 },
+    /// What has ended a process that helps.
+    #[error("{}", .0.message)]
+    OfHelper(Failure),
+    /// A process that helps has ended and has not told why.
+    #[error("lost a background worker of the backfill")]
+    HelperLost,
+    /// The leader needs its helpers no more: how a helper is told so, and seen by nobody.
+    #[error("the backfill has ended")]
+    TeamIsOver,
     /// What the job table holds cannot be read.
     #[error("could not read the stored job: {0}")]
     StoredJob(#[from] serde_json::Error),
@@ -287,6 +299,9 @@ impl Error {
             Error::Cancelled { .. } => ERRCODE_QUERY_CANCELED,
             Error::HoldWhile { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::NoWorkerSlot => ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Error::Workers { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::OfHelper(failure) => failure.code(),
+            Error::HelperLost | Error::TeamIsOver => ERRCODE_ADMIN_SHUTDOWN,
             Error::NoLogin { .. } => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Error::NoJob { .. } => ERRCODE_UNDEFINED_OBJECT,
             Error::JobPermission { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -25,7 +25,8 @@ use crate::run::driver::Driver;
 #[pg_extern(sql = r#"
 CREATE PROCEDURE @extschema@.safe_backfill(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.text,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -37,7 +38,8 @@ fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepor
 #[pg_extern(sql = r#"
 CREATE PROCEDURE @extschema@.safe_backfill(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.anyelement,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -49,7 +51,8 @@ fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorRepo
 #[pg_extern(sql = r#"
 CREATE PROCEDURE @extschema@.safe_backfill_using(
     table_name pg_catalog.regclass, column_name pg_catalog.name, expression pg_catalog.text,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
@@ -113,6 +116,7 @@ const COLUMN_NAME: usize = 1;
 const VALUE: usize = 2;
 const BATCH_SIZE: usize = 3;
 const FILTER: usize = 4;
+const WORKERS: usize = 5;
 const COLUMN_TYPE: usize = 2;
 const DEFAULT_VALUE: usize = 3;
 
@@ -126,6 +130,12 @@ fn table_and_column(call: Call) -> Result<(pg_sys::Oid, String), Error> {
     let table = call.get(TABLE_NAME).ok_or(null("table_name"))?;
     let column = call.name(COLUMN_NAME).ok_or(null("column_name"))?;
     Ok((table, column))
+}
+
+fn batch_size_and_workers(call: Call) -> Result<(i32, i32), Error> {
+    let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
+    let workers = call.get(WORKERS).ok_or(null("workers"))?;
+    Ok((batch_size, workers))
 }
 
 /// A value given as an untyped literal or as text.
@@ -195,10 +205,10 @@ fn fill(
     let (table, column) = table_and_column(call)?;
     let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
     let (request, _lock) = ddl::read(&driver, &table_name, table, |tx| {
-        let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
+        let (batch_size, workers) = batch_size_and_workers(call)?;
         let target = Target::prove(tx, table, &column)?;
         let value = value(call, tx, &target, call.get(FILTER))?;
-        let request = Request::new(tx, target, value, batch_size)?;
+        let request = Request::new(tx, target, value, batch_size, workers)?;
         let target = &request.target;
         let lock =
             column_lock::acquire(tx, target.table, target.number, &target.table_name, &column)?;

@@ -1,28 +1,33 @@
 //! The background workers: one for each job in the background, and a launcher that takes up what a restart of the server
 //! has interrupted.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 
 use crate::background;
-use crate::catalog::column_lock;
 use crate::catalog::relation::Relation;
+use crate::catalog::{column_lock, session_settings};
 use crate::ddl;
 use crate::error::Error;
 use crate::fill::request::Request;
-use crate::fill::run;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
+use crate::fill::{helping, run};
 use crate::job::control;
 use crate::job::home::Home;
 use crate::job::recipe::Recipe;
+use crate::job::store::Job;
 use crate::job::stored::{self, Stored};
 use crate::messages;
 use crate::pg::failure::Failure;
+use crate::pg::segment::Segment;
 use crate::pg::tx::Tx;
 use crate::pg::value::Constant;
 use crate::pg::worker::{self, Start};
 use crate::pg::{message, server};
 use crate::run::driver::Driver;
+use crate::run::membership::Membership;
 
 /// The C functions that workers run.
 const LAUNCHER_MAIN: &str = "safe_backfill_launcher_main";
@@ -44,6 +49,23 @@ pub extern "C-unwind" fn safe_backfill_job_main(argument: pg_sys::Datum) {
     message::are_about_job(start.job);
     let driver = Driver::of_worker();
     if let Err(error) = work(&driver, start) {
+        pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
+    }
+}
+
+/// A worker that helps the process which leads the run of a job.
+#[pgrx::pg_guard]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn safe_backfill_helper_main(argument: pg_sys::Datum) {
+    let Some(start) = begin(argument) else { return };
+    let driver = Driver::of_worker();
+    let attach = |tx: &Tx| Ok::<_, Error>(Segment::attach(tx, start.segment));
+    // Where it is gone, the run has ended before this worker began.
+    let Ok(Some(segment)) = driver.transaction(attach) else {
+        return;
+    };
+    if let Err(error) = help(&driver, start, segment) {
         pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
     }
 }
@@ -99,26 +121,66 @@ fn work(driver: &Driver, start: Start) -> Result<(), Error> {
     driver.with_last_words(|| fill(driver, id, &stored), last_words)
 }
 
-/// As the CALL does.
-fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
-    for (name, value) in &stored.settings {
-        driver.transaction(|tx| Ok::<_, Error>(tx.try_set(name, value)))?;
+/// Sweeps blocks that the leader of the run gives out, and tells it of a failure.
+fn help(driver: &Driver, start: Start, segment: Segment) -> Result<(), Error> {
+    let settings = segment.text();
+    let membership = Membership::shared(segment, start.worker as usize, start.of);
+    let membership = Rc::new(membership);
+    let work = || {
+        let home = driver.transaction(Home::find)?;
+        let stored = home.patiently(driver, |tx| stored::read(tx, &home, start.job))?;
+        let stored = stored.ok_or(Error::NoJob { job: start.job })?;
+        apply(driver, &session_settings::parse(&settings)?)?;
+        let request = request(driver, &stored, |_, _| Ok(()))?.0;
+        let job = Job::joined(home, request.assignment(), start.job);
+        helping::run(driver, &request, Rc::new(job), &membership)
+    };
+    driver.with_last_words(work, |_, failure| {
+        membership.fail(failure);
+        Ok(())
+    })?;
+    membership.team().leave(membership.worker());
+    Ok(())
+}
+
+fn apply(driver: &Driver, settings: &[(String, String)]) -> Result<(), Error> {
+    for (name, value) in settings {
+        driver.transaction(|tx| {
+            tx.try_set(name, value);
+            Ok::<_, Error>(())
+        })?;
     }
+    Ok(())
+}
+
+/// What the CALL would ask for, proven anew, and what `lock` gives for it.
+fn request<T>(
+    driver: &Driver,
+    stored: &Stored,
+    lock: impl Fn(&Tx, &Target) -> Result<T, Error>,
+) -> Result<(Request, T), Error> {
     let table = stored.table;
     let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
-    let (request, _lock) = ddl::read(driver, &table_name, table, |tx| {
+    ddl::read(driver, &table_name, table, |tx| {
         let target = Target::prove(tx, table, &stored.column)?;
         let value = value(tx, stored, &target)?;
-        let request = Request::new(tx, target, value, stored.batch_size)?;
-        let target = &request.target;
-        let lock = column_lock::acquire(
+        let request = Request::new(tx, target, value, stored.batch_size, stored.workers)?;
+        let locked = lock(tx, &request.target)?;
+        Ok((request, locked))
+    })
+}
+
+/// As the CALL does.
+fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
+    apply(driver, &stored.settings)?;
+    let (request, _lock) = request(driver, stored, |tx, target| {
+        column_lock::acquire(
             tx,
             target.table,
             target.number,
             &target.table_name,
             &target.column,
-        )?;
-        Ok((request, lock))
+        )
     })?;
     run::run(driver, &request, Some(id))
 }
@@ -146,12 +208,10 @@ fn launch(driver: &Driver) {
     for database in databases.unwrap_or_default() {
         let start = Start {
             database,
-            role: pg_sys::InvalidOid,
-            job: 0,
-            transaction: 0,
+            ..Start::here()
         };
         match worker::start("pg_safe_backfill resumption", DATABASE_MAIN, start) {
-            Some(started) => worker::wait_for_end(started),
+            Some(started) => started.wait_for_end(),
             None => messages::warn_no_slot_to_resume(),
         }
     }

@@ -27,6 +27,41 @@ pub enum Strategy {
     SafeBackfill,
 }
 
+/// A way to fill a column, with so many processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Contestant {
+    /// The way.
+    pub strategy: Strategy,
+    /// How many processes work on it; the strategies that are no command of ours have one.
+    pub workers: u32,
+}
+
+impl Contestant {
+    /// Each strategy, with each of these numbers of workers where it can have several.
+    #[must_use]
+    pub fn all(strategies: &[Strategy], workers: &[u32]) -> Vec<Self> {
+        let with = |&strategy| -> Vec<Self> {
+            let workers = match strategy {
+                Strategy::SafeBackfill => workers,
+                _ => &[1],
+            };
+            let each = workers.iter();
+            each.map(|&workers| Contestant { strategy, workers })
+                .collect()
+        };
+        strategies.iter().flat_map(with).collect()
+    }
+
+    /// The name in reports.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.workers {
+            1 => self.strategy.title().into(),
+            workers => format!("{}, {workers} workers", self.strategy.title()),
+        }
+    }
+}
+
 /// The table to fill and how many rows to fill at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
@@ -34,6 +69,8 @@ pub struct Job<'a> {
     pub table: &'a str,
     /// Rows per batch.
     pub batch_size: i64,
+    /// How many processes fill it, if the strategy can have several.
+    pub workers: u32,
 }
 
 impl Strategy {
@@ -131,8 +168,10 @@ fn ctid_ranges(client: &mut Client, job: Job) -> Result<()> {
 }
 
 fn safe_backfill(client: &mut Client, job: Job) -> Result<()> {
-    let (table, batch_size) = (job.table, job.batch_size);
-    let call = format!("CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', {batch_size})");
+    let (table, batch_size, workers) = (job.table, job.batch_size, job.workers);
+    let call = format!(
+        "CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', {batch_size}, workers => {workers})"
+    );
     client.batch_execute(&call)?;
     Ok(())
 }

@@ -40,6 +40,7 @@ fn fill(client: &mut Client, strategy: Strategy) -> Result<()> {
         Job {
             table: "t",
             batch_size: 300,
+            workers: 1,
         },
     )
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod claims;
 pub mod eta;
 pub mod not_null_step;
 pub mod pace;
@@ -15,5 +16,6 @@ pub mod phase;
 pub mod recycling;
 pub mod rest;
 pub mod standby;
+pub mod team;
 pub mod window;
 pub mod yielding;

@@ -10,8 +10,12 @@ use crate::page::{Page, Taken, Taking};
 
 /// Blocks of the first window: 16 MB. Smaller ones have more commits, larger ones leave the cache between two passes.
 pub const FIRST_WINDOW: u32 = 2048;
+/// Blocks of the first window where several processes sweep the same table: 64 MB.
+pub const SHARED_WINDOW: u32 = 4 * FIRST_WINDOW;
 /// Windows double while the xmin horizon lags, up to 128 MB.
 pub const LARGEST_WINDOW: u32 = 16 * 1024;
+/// One part in so many of a window is its beginning.
+const BEGINNING: usize = 4;
 /// After so many passes over one window, whatever is left is taken at once.
 const MOST_PASSES: u32 = 40;
 /// When less than one row in so many is left in a window, another pass costs more than moving them.
@@ -318,6 +322,16 @@ impl Window {
     /// Whether an earlier pass has made room for updates on the pages of this one.
     pub fn has_made_room(&self) -> bool {
         self.sweep == Sweep::Recycle && self.pass > 0
+    }
+
+    /// Whether this pass is at the beginning of the window still.
+    pub fn is_at_beginning(&self) -> bool {
+        self.cursor < self.pages.len() / BEGINNING
+    }
+
+    /// Whether the pass before this one made the room that this one uses. Later ones use what that left, page by page.
+    pub fn is_second_pass(&self) -> bool {
+        self.pass == 1
     }
 
     /// Ends the pass; `true` when another one is needed for rows that were left.

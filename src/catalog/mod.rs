@@ -4,5 +4,7 @@ pub mod attribute;
 pub mod backlog;
 pub mod column_lock;
 pub mod holders;
+pub mod login;
 pub mod relation;
+pub mod session_settings;
 pub mod tree;

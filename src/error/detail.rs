@@ -17,6 +17,8 @@ impl Error {
             }
             Error::WouldRewrite { why, .. } => why,
             Error::HoldWhile { reason } => reason,
+            Error::OfHelper(failure) => return failure.detail.clone(),
+            Error::HelperLost => "All batches before this were committed.",
             Error::ColumnExists {
                 existing, wanted, ..
             } => return Some(format!("It is of type {existing}, not {wanted}.")),

@@ -99,8 +99,15 @@ impl Error {
             Error::HoldWhile { .. } => {
                 "Give a query such as SELECT count(*) > 50 FROM pg_stat_activity WHERE state = 'active'."
             }
+            Error::OfHelper(failure) => return failure.hint.clone(),
+            Error::HelperLost => {
+                "It was terminated, or could not be started: see the server log.  The same CALL goes on from there."
+            }
+            Error::Workers { .. } => {
+                "More workers than processors, or than the storage has room for, are no faster."
+            }
             Error::NoWorkerSlot => {
-                "You might need to increase \"max_worker_processes\".  Without a background worker, use CALL safe_backfill."
+                "You might need to increase \"max_worker_processes\".  CALL safe_backfill with one worker needs no background worker."
             }
             Error::NoLogin { .. } => {
                 "Start it as a role that can log in, or use CALL safe_backfill."

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use planner::pace::Pace;
 use planner::page::Page;
+use planner::team::Team;
 use planner::window::{Tid, Window};
 use planner::yielding::Yielding;
 
@@ -78,12 +79,13 @@ pub fn fill(
     pace: &mut Pace,
     yielding: &mut Yielding,
     limits: Limits,
+    team: &Team,
 ) -> Filled {
     let began = Instant::now();
     let wal = usage::wal_bytes();
     yielding.committed(wal);
-    let first_id = transaction::next_id();
-    let mut own_ids = 0;
+    let (first_id, first_own) = (transaction::next_id(), team.transactions());
+    let mut has_written = false;
     let mut filled = Filled::default();
     let mut done = 0;
     while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
@@ -100,13 +102,20 @@ pub fn fill(
             true => Busy::Skipped,
             false => context.busy,
         };
+        // Each statement that writes has an ID of its own, and so has the batch around them. Counted before they are taken:
+        // no process takes another one of the run for the application.
+        let ids = 1 + u64::from(!has_written);
+        team.begins_transactions(ids);
         match attempt_update(context, &tids, busy, limits.lock) {
             Attempt::Done(written) => {
                 let spent = statement_began.elapsed();
                 window.tried(&tids);
                 filled.add(written);
                 filled.slow |= tids.len() > 1 && spent > limits.slow;
-                own_ids += u32::from(written.id.is_some());
+                match written.id {
+                    Some(_) => has_written = true,
+                    None => team.has_not_begun_transactions(ids),
+                }
                 done += tids.len();
                 pace.learn(tids.len(), spent, limits.time);
                 yield_to_others(context.tx, yielding, spent);
@@ -119,9 +128,10 @@ pub fn fill(
             }
         }
     }
-    // Each statement that wrote has an ID of its own, and so has the batch around them.
-    let all_ids = transaction::next_id().wrapping_sub(first_id);
-    yielding.others_wrote(all_ids.saturating_sub(own_ids + 1), Instant::now());
+    let all_ids = u64::from(transaction::next_id().wrapping_sub(first_id));
+    let own_ids = team.transactions().saturating_sub(first_own);
+    let others = all_ids.saturating_sub(own_ids);
+    yielding.others_wrote(others.try_into().unwrap_or(u32::MAX), Instant::now());
     filled.counts.wal = usage::wal_bytes().saturating_sub(wal);
     filled
 }

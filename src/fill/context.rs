@@ -6,9 +6,10 @@ use std::rc::Rc;
 use crate::fill::request::Request;
 use crate::job::store::Job;
 use crate::run::driver::Driver;
+use crate::run::membership::Membership;
 use crate::run::throttle::Throttle;
 
-/// One run: a CALL, from its first transaction to its last.
+/// One run, from its first transaction to its last, in one of the processes that work on it.
 pub struct Run<'a> {
     /// The one way to commit.
     pub driver: &'a Driver,
@@ -18,4 +19,6 @@ pub struct Run<'a> {
     pub throttle: RefCell<Throttle>,
     /// Where progress is stored.
     pub job: Rc<Job>,
+    /// The place of this process among those that work on the run.
+    pub membership: Rc<Membership>,
 }

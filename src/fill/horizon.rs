@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use planner::window::LARGEST_WINDOW;
+use planner::window::{LARGEST_WINDOW, Window};
 
 use crate::catalog::holders;
 use crate::error::Error;
@@ -15,9 +15,18 @@ const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
 const HORIZON_POLL: Duration = Duration::from_millis(2);
 
 impl Leaf<'_> {
-    /// Waits until what the last pass left dead can be pruned; `false` if that takes too long.
-    pub(super) fn wait_for_horizon(&mut self) -> Result<bool, Halt> {
-        let Some(id) = self.sweeping.last_id else {
+    /// Waits until what the last pass over the window left dead can be pruned; `false` if that takes too long.
+    ///
+    /// Other processes of the run hold the horizon back all the time, though never for longer than a batch takes. Beside
+    /// them it is enough if the beginning of the window can be pruned: by the time that the pass comes to the rest, that can
+    /// be, too. But rows that move do so at the end of a pass, and most of them in the first.
+    pub(super) fn wait_for_horizon(&mut self, window: &Window) -> Result<bool, Halt> {
+        let is_alone = self.run.membership.of() == 1;
+        let id = match self.sweeping.first_id.take() {
+            Some(id) if !is_alone && !window.is_second_pass() => Some(id),
+            _ => self.sweeping.last_id,
+        };
+        let Some(id) = id else {
             return Ok(true);
         };
         let began = Instant::now();
@@ -30,7 +39,7 @@ impl Leaf<'_> {
             }
             usage::sleep(HORIZON_POLL);
         }
-        if began.elapsed() > HORIZON_PATIENCE / 5 {
+        if is_alone && began.elapsed() > HORIZON_PATIENCE / 5 {
             self.widen_window();
         }
         Ok(true)

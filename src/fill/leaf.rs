@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use pgrx::pg_sys;
+use planner::claims::Round;
 use planner::pace::Pace;
 use planner::patience::Patience;
 use planner::phase::{Machine, Phase};
+use planner::team::Stint;
 use planner::window::Tid;
 use planner::yielding::Yielding;
 
@@ -16,7 +18,7 @@ use crate::fill::context::Run;
 use crate::fill::leaf_table::LeafTable;
 use crate::fill::progress::Report;
 use crate::fill::state::{Look, Sweeping};
-use crate::job::part::{Activity, Position};
+use crate::job::part::{Activity, Counts, Position};
 use crate::job::recorder::Recorder;
 use crate::messages;
 use crate::pg::heap::Table;
@@ -42,6 +44,8 @@ pub struct Leaf<'a> {
     pub(super) held: Vec<Tid>,
     pub(super) patience: Patience,
     pub(super) machine: Machine,
+    /// In which its blocks are claimed while they are swept.
+    pub(super) round: Option<Round>,
     /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
     _lock: Option<ColumnLock>,
 }
@@ -94,21 +98,73 @@ impl<'a> Leaf<'a> {
             Activity::Verifying => Phase::Verifying,
         };
         report.begin(position);
-        Ok(Leaf {
+        let recorder = Recorder::new(&run.job, &run.membership, oid, position);
+        let mut leaf = Leaf {
+            look: Look::resumed(position),
+            machine: Machine::new(phase),
+            _lock: lock,
+            ..Self::of(run, report, oid, table, recorder)
+        };
+        if phase == Phase::Filling {
+            leaf.begin_round();
+        }
+        Ok(leaf)
+    }
+
+    /// Joins the process that leads in sweeping a leaf; `None` where that has another file of the table in mind.
+    ///
+    /// # Errors
+    /// Those of [`Leaf::open`], but for [`Error::AlreadyRunning`].
+    pub fn join(
+        run: &'a Run<'a>,
+        report: &'a mut Report,
+        stint: Stint,
+    ) -> Result<Option<Self>, Halt> {
+        let oid = pg_sys::Oid::from(stint.table);
+        let table = prepare(run, oid)?;
+        if table.file_node.to_u32() != stint.file {
+            return Ok(None);
+        }
+        let recorder = Recorder::new(&run.job, &run.membership, oid, Position::default());
+        Ok(Some(Leaf {
+            round: Some(stint.round),
+            ..Self::of(run, report, oid, table, recorder)
+        }))
+    }
+
+    fn of(
+        run: &'a Run<'a>,
+        report: &'a mut Report,
+        oid: pg_sys::Oid,
+        table: LeafTable,
+        recorder: Recorder<'a>,
+    ) -> Self {
+        Leaf {
             run,
             report,
             oid,
             table,
-            recorder: Recorder::new(&run.job, oid, position),
+            recorder,
             pace: Pace::default(),
             yielding: Yielding::new(Instant::now()),
-            sweeping: Sweeping::default(),
-            look: Look::resumed(position),
+            sweeping: Sweeping::new(run.membership.of()),
+            look: Look::default(),
             held: vec![],
             patience: Patience::default(),
-            machine: Machine::new(phase),
-            _lock: lock,
-        })
+            machine: Machine::new(Phase::Filling),
+            round: None,
+            _lock: None,
+        }
+    }
+
+    /// Lets all processes of the run claim the blocks that are to be swept.
+    pub(super) fn begin_round(&mut self) {
+        let position = self.recorder.position();
+        let blocks = position.next_block..position.end_block.max(position.next_block);
+        let file = self.table.file_node.to_u32();
+        self.sweeping.began_at = position.next_block;
+        let team = self.run.membership.team();
+        self.round = Some(team.begin(self.oid.to_u32(), file, blocks));
     }
 
     /// Passes the gate, then runs `work` on the table and commits it. Nowhere else is looked whether the table is still in
@@ -123,7 +179,10 @@ impl<'a> Leaf<'a> {
         let mut work = Some(work);
         loop {
             gate::pass(run.driver)?;
-            run.job.keep_unpublished(run.driver)?;
+            if run.membership.leads() {
+                run.job.keep_unpublished(run.driver)?;
+                self.collect();
+            }
             let result = run.driver.transaction(|tx| {
                 let table = open_table(tx, run, self.oid)?;
                 if table.file_node() != self.table.file_node {
@@ -139,6 +198,15 @@ impl<'a> Leaf<'a> {
                 Some(result) => return Ok(result),
                 None => self.prepare_again()?,
             }
+        }
+    }
+
+    /// Counts what other processes have done, and committed, as what this one does.
+    pub(super) fn collect(&mut self) {
+        let done = self.run.membership.team().collect();
+        if done != Counts::default() {
+            self.recorder.add_committed(&done);
+            self.report.batch(&done);
         }
     }
 

@@ -3,6 +3,7 @@
 mod batch;
 mod context;
 mod held;
+pub mod helping;
 mod horizon;
 mod leaf;
 mod leaf_table;

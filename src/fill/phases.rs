@@ -72,7 +72,7 @@ impl Leaf<'_> {
 
     fn start_over(&mut self) -> Result<(), Error> {
         messages::say_rewritten(&self.table.name.name);
-        self.sweeping = Sweeping::default();
+        self.sweeping = Sweeping::new(self.run.membership.of());
         self.held.clear();
         self.table = prepare(self.run, self.oid)?;
         self.begin(Activity::Filling)
@@ -92,6 +92,9 @@ impl Leaf<'_> {
         };
         self.recorder.enter(position);
         self.report.begin(position);
+        if activity == Activity::Filling {
+            self.begin_round();
+        }
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! What a CALL asks for, proven before anything is touched.
 
+use planner::claims::MOST_WORKERS;
+
 use crate::error::Error;
 use crate::fill::statements::LeafStatements;
 use crate::fill::target::Target;
@@ -19,20 +21,30 @@ pub struct Request {
     pub value: Value,
     /// Most rows of a batch.
     pub batch_size: i32,
+    /// How many processes fill the table.
+    pub workers: i32,
 }
 
 impl Request {
-    /// Checks the batch size and that the value fits the table.
+    /// Checks the numbers and that the value fits the table.
     ///
     /// # Errors
-    /// [`Error::BatchSize`], and PostgreSQL's own for SQL that does not fit.
-    pub fn new(tx: &Tx, target: Target, value: Value, batch_size: i32) -> Result<Self, Error> {
+    /// [`Error::BatchSize`], [`Error::Workers`], and PostgreSQL's own for SQL that does not fit.
+    pub fn new(
+        tx: &Tx,
+        target: Target,
+        value: Value,
+        batch_size: i32,
+        workers: i32,
+    ) -> Result<Self, Error> {
         require_batch_size(batch_size)?;
+        require_workers(workers)?;
         LeafStatements::try_on(tx, &target, &value);
         Ok(Request {
             target,
             value,
             batch_size,
+            workers,
         })
     }
 
@@ -47,6 +59,7 @@ impl Request {
             recipe: self.value.recipe.clone(),
             filter: self.value.filter.clone(),
             batch_size: self.batch_size,
+            workers: self.workers,
         }
     }
 
@@ -57,13 +70,26 @@ impl Request {
             Some(filter) => format!(", {}", quote_literal(filter)),
             None => String::new(),
         };
+        let workers = match self.workers {
+            1 => String::new(),
+            workers => format!(", workers => {workers}"),
+        };
         format!(
-            "CALL {procedure}({}, {}, {}, {}{filter});",
+            "CALL {procedure}({}, {}, {}, {}{filter}{workers});",
             quote_literal(&self.target.quoted()),
             quote_literal(&self.target.column),
             quote_literal(what),
             self.batch_size
         )
+    }
+}
+
+fn require_workers(given: i32) -> Result<(), Error> {
+    let (least, most) = (1, MOST_WORKERS as i32);
+    if (least..=most).contains(&given) {
+        Ok(())
+    } else {
+        Err(Error::Workers { given, least, most })
     }
 }
 

@@ -20,6 +20,8 @@ use crate::messages::{self, Sizes};
 use crate::pg::tx::Tx;
 use crate::run::driver::Driver;
 use crate::run::gate;
+use crate::run::helpers::{Helpers, Leading};
+use crate::run::membership::Membership;
 use crate::run::supervision::Supervision;
 use crate::run::throttle::Throttle;
 
@@ -49,13 +51,41 @@ pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), E
     }
     let job = Rc::new(Job::open(driver, request.assignment(), job)?);
     driver.is_supervised_by(Some(Rc::clone(&job) as Rc<dyn Supervision>));
+    driver.with_last_words(
+        || with_helpers(driver, request, &job),
+        |tx, failure| job.fail(tx, failure),
+    )
+}
+
+/// Runs the job, with helpers if more than one process is to work on it.
+fn with_helpers(driver: &Driver, request: &Request, job: &Rc<Job>) -> Result<(), Error> {
+    let of = request.workers.unsigned_abs();
+    let helpers = match of {
+        1 => None,
+        _ => {
+            let id = job.patiently(driver, |tx| job.begin(tx))?;
+            job.has_begun(id);
+            Some(Rc::new(RefCell::new(Helpers::start(driver, id, of)?)))
+        }
+    };
+    if let Some(helpers) = &helpers {
+        driver.is_supervised_by(Some(Rc::new(Leading {
+            job: Rc::clone(job),
+            helpers: Rc::clone(helpers),
+        })));
+    }
+    let alone = || Rc::new(Membership::alone());
+    let membership = helpers
+        .as_ref()
+        .map_or_else(alone, |helpers| helpers.borrow().membership());
     let run = Run {
         driver,
         request,
-        throttle: RefCell::new(Throttle::new(job.owner())),
-        job: Rc::clone(&job),
+        throttle: RefCell::new(Throttle::new(job.owner(), of)),
+        job: Rc::clone(job),
+        membership,
     };
-    driver.with_last_words(|| run.all(), |tx, failure| job.fail(tx, failure))
+    run.all(helpers.as_deref())
 }
 
 /// What became of a leaf.
@@ -76,12 +106,12 @@ enum Goal {
 }
 
 impl Run<'_> {
-    fn all(&self) -> Result<(), Error> {
+    fn all(&self, helpers: Option<&RefCell<Helpers>>) -> Result<(), Error> {
         let target = &self.request.target;
         let before = self.sizes(&target.leaves)?;
         let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
         let mut report = Report::new(&target.table_name, blocks);
-        let leaves = self.fill_tree(&mut report)?;
+        let leaves = self.fill_tree(&mut report, helpers)?;
         self.job.finish(self.driver)?;
         let after = self.sizes(&leaves)?;
         report.say_summary(before, after);
@@ -90,12 +120,20 @@ impl Run<'_> {
 
     /// Fills all leaves, then verifies them: meanwhile rows can move to a leaf that was done, and partitions can be
     /// attached.
-    fn fill_tree(&self, report: &mut Report) -> Result<Vec<pg_sys::Oid>, Error> {
+    fn fill_tree(
+        &self,
+        report: &mut Report,
+        helpers: Option<&RefCell<Helpers>>,
+    ) -> Result<Vec<pg_sys::Oid>, Error> {
         let target = &self.request.target;
         let is_one_table = |leaves: &[pg_sys::Oid]| leaves == [target.table];
         let mut leaves = target.leaves.clone();
-        if !is_one_table(&leaves) {
+        if !is_one_table(&leaves) || helpers.is_some() {
             self.fill_each(report, &leaves, Goal::Swept)?;
+        }
+        // The rest is mostly reading.
+        if let Some(helpers) = helpers {
+            helpers.borrow_mut().dismiss();
         }
         let mut rounds = 0;
         let leftovers = loop {

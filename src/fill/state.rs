@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use planner::pace::Pace;
 use planner::phase::Seen;
 use planner::recycling::Recycling;
-use planner::window::{FIRST_WINDOW, Tid};
+use planner::window::{FIRST_WINDOW, SHARED_WINDOW, Tid};
 
 use crate::fill::batch::Filled;
 use crate::job::part::Position;
@@ -14,7 +14,11 @@ use crate::pg::ring::Ring;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
+    /// The first block of those that this run sweeps.
+    pub(super) began_at: u32,
     pub(super) window_size: u32,
+    /// The last transaction of the first part of a pass.
+    pub(super) first_id: Option<pg_sys::TransactionId>,
     /// The last transaction whose dead row versions are to be pruned.
     pub(super) last_id: Option<pg_sys::TransactionId>,
     /// The horizon was behind this transaction when the run last gave up waiting for it.
@@ -27,10 +31,14 @@ pub struct Sweeping {
     pub(super) ring: Ring,
 }
 
-impl Default for Sweeping {
-    fn default() -> Self {
+impl Sweeping {
+    /// A sweep by one of so many processes. Beside each other they need longer windows: the transactions of one hold the
+    /// horizon of the others back.
+    pub fn new(of: u32) -> Self {
         Sweeping {
-            window_size: FIRST_WINDOW,
+            began_at: 0,
+            window_size: if of > 1 { SHARED_WINDOW } else { FIRST_WINDOW },
+            first_id: None,
             last_id: None,
             stuck_at: None,
             recycling: Recycling::default(),

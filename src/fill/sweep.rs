@@ -1,5 +1,6 @@
 //! The first phase: the blocks of a leaf table are swept, window by window.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use planner::phase::Event;
@@ -16,17 +17,43 @@ use crate::settings;
 const BATCH_LOCK_WAIT: Duration = Duration::from_millis(10);
 /// One part in so many of `deadlock_timeout` a statement of several rows may take and still wait for one of them.
 const SLOW_STATEMENT: u32 = 8;
+/// How often it is looked whether the other processes are done.
+const OTHERS_POLL: Duration = Duration::from_millis(2);
 /// How long one transaction may record free space.
 const RECORDING_TIME: Duration = Duration::from_millis(100);
 
 impl Leaf<'_> {
     /// Sweeps the next window. Rows that others hold are found again when the table is verified.
     pub(super) fn sweep_window(&mut self) -> Result<Event, Halt> {
-        self.patience.renew();
-        let position = self.recorder.position();
-        if position.next_block >= position.end_block {
+        let Some(blocks) = self.claim()? else {
             self.end_window()?;
+            self.wait_for_others()?;
+            self.store_window()?;
             return Ok(Event::Swept);
+        };
+        self.sweep_blocks(&blocks)?;
+        self.note_position();
+        self.end_window()?;
+        self.sweeping.last_window = Some(blocks.0);
+        Ok(Event::WindowEnded)
+    }
+
+    /// Sweeps blocks beside the process that leads, as long as there are any.
+    pub(super) fn sweep_claims(&mut self) -> Result<(), Halt> {
+        while let Some(blocks) = self.claim()? {
+            self.sweep_blocks(&blocks)?;
+            self.end_window()?;
+            self.sweeping.last_window = Some(blocks.0);
+        }
+        self.end_window()
+    }
+
+    /// The blocks of the next window, and how to sweep them; `None` when all have been claimed.
+    fn claim(&mut self) -> Result<Option<(Range<u32>, Sweep)>, Halt> {
+        self.patience.renew();
+        let membership = &self.run.membership;
+        if membership.team().claims.open() != self.round {
+            return Ok(None);
         }
         let sweep = self.next_sweep()?;
         let size = match sweep {
@@ -34,18 +61,48 @@ impl Leaf<'_> {
             // The rows of the next one find room in this one: the sooner, the less the table grows.
             Sweep::OnePass => self.sweeping.window_size / 2,
         };
-        let first = position.next_block;
-        let end = first.saturating_add(size).min(position.end_block);
-        self.sweep_passes(&mut Window::new(first..end, sweep))?;
-        let time_left = self.report.blocks_done(end);
-        let position = Position {
-            next_block: end,
-            ..position
-        };
-        self.recorder.advance(position, time_left);
-        self.end_window()?;
-        self.sweeping.last_window = Some(first..end);
-        Ok(Event::WindowEnded)
+        let blocks = self.round.and_then(|round| membership.take(round, size));
+        Ok(blocks.map(|blocks| (blocks, sweep)))
+    }
+
+    fn sweep_blocks(&mut self, (blocks, sweep): &(Range<u32>, Sweep)) -> Result<(), Halt> {
+        self.sweep_passes(&mut Window::new(blocks.clone(), *sweep))?;
+        let membership = &self.run.membership;
+        let claims = &membership.team().claims;
+        claims.done(membership.worker(), blocks);
+        Ok(())
+    }
+
+    /// Tells where the run is: everything before is swept, by whichever process.
+    fn note_position(&mut self) {
+        let claims = &self.run.membership.team().claims;
+        let position = self.recorder.position();
+        let time_left = self
+            .report
+            .blocks_done(self.sweeping.began_at + claims.blocks_done());
+        let next_block = claims.position().max(position.next_block);
+        self.recorder.advance(
+            Position {
+                next_block,
+                ..position
+            },
+            time_left,
+        );
+    }
+
+    /// Waits until the other processes have swept what they have claimed.
+    fn wait_for_others(&mut self) -> Result<(), Halt> {
+        while !self.run.membership.others_are_idle() {
+            self.admit(Work::Filling)?;
+            usage::sleep(OTHERS_POLL);
+            self.note_position();
+            if self.recorder.is_due() {
+                self.store_window()?;
+            }
+        }
+        self.collect();
+        self.note_position();
+        Ok(())
     }
 
     /// How to sweep the next window: no recycling while the horizon is stuck, rows refuse, or updates are not HOT.
@@ -74,6 +131,9 @@ impl Leaf<'_> {
                 self.report
                     .window_at(window.done() * window.blocks() as f64);
                 self.sweeping.refusing |= filled.refused > 0;
+                if window.is_at_beginning() {
+                    self.sweeping.first_id = filled.id.or(self.sweeping.first_id);
+                }
                 if filled.refused > 0 || !self.recycling_pays(window, &filled) {
                     window.give_up_recycling();
                 }
@@ -84,7 +144,7 @@ impl Leaf<'_> {
             if !window.next_pass() {
                 return Ok(());
             }
-            if !self.wait_for_horizon()? {
+            if !self.wait_for_horizon(window)? {
                 window.give_up_recycling();
             }
         }
@@ -110,7 +170,8 @@ impl Leaf<'_> {
         let filled = self.on_table(|leaf, tx, table| {
             let context = leaf.table.context(tx, table, &leaf.sweeping.ring);
             let (pace, yielding) = (&mut leaf.pace, &mut leaf.yielding);
-            let filled = batch::fill(&context, window, pace, yielding, limits);
+            let team = leaf.run.membership.team();
+            let filled = batch::fill(&context, window, pace, yielding, limits, team);
             leaf.recorder.add(&filled.counts);
             leaf.record(tx)?;
             Ok(filled)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgrx::pg_sys;
+pub use planner::team::Counts;
 
 /// What a job is doing with a leaf table, as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,31 +64,8 @@ pub struct Position {
     pub rows_without_value: u64,
 }
 
-/// What batches did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows filled.
-    pub rows: u64,
-    /// Of those, by HOT updates.
-    pub hot: u64,
-    /// Batches that filled any.
-    pub batches: u64,
-    /// Bytes of WAL written.
-    pub wal: u64,
-}
-
-impl Counts {
-    /// Adds what another batch did.
-    pub fn add(&mut self, other: &Counts) {
-        self.rows += other.rows;
-        self.hot += other.hot;
-        self.batches += other.batches;
-        self.wal += other.wal;
-    }
-}
-
 /// What is stored of a leaf table at one time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// Where the job is now.
     pub position: Position,
@@ -99,4 +77,6 @@ pub struct Entry {
     pub time_left: Option<Duration>,
     /// The CALL begins with the table.
     pub begins: bool,
+    /// What each of several processes has done, as JSON.
+    pub processes: Option<String>,
 }

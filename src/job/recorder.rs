@@ -13,6 +13,7 @@ use crate::job::part::{Counts, End, Entry, Position};
 use crate::job::store::Job;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
+use crate::run::membership::Membership;
 
 /// The reader of the view sees numbers that are not older than this.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Stores the progress of one leaf table.
 pub struct Recorder<'a> {
     job: &'a Job,
+    membership: &'a Membership,
     leaf: pg_sys::Oid,
     position: Position,
     counts: Counts,
@@ -35,10 +37,16 @@ pub struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     /// For a leaf that a run begins with, or goes on with, at `position`.
-    pub fn new(job: &'a Job, leaf: pg_sys::Oid, position: Position) -> Self {
+    pub fn new(
+        job: &'a Job,
+        membership: &'a Membership,
+        leaf: pg_sys::Oid,
+        position: Position,
+    ) -> Self {
         let counts = job.take_unstored(leaf);
         Recorder {
             job,
+            membership,
             leaf,
             position,
             counts,
@@ -78,19 +86,30 @@ impl<'a> Recorder<'a> {
         self.counts.add(counts);
     }
 
-    /// Tells that the transaction of all batches so far was committed.
-    pub fn is_committed(&mut self) {
-        self.committed = self.counts;
+    /// Tells what batches of other processes did, which were committed.
+    pub fn add_committed(&mut self, counts: &Counts) {
+        self.counts.add(counts);
+        self.committed.add(counts);
     }
 
-    /// Whether it is time to store what is known.
+    /// Tells that the transaction of all batches so far was committed.
+    pub fn is_committed(&mut self) {
+        if self.membership.leads() {
+            self.committed = self.counts;
+        } else {
+            let team = self.membership.team();
+            team.add(self.membership.worker(), &std::mem::take(&mut self.counts));
+        }
+    }
+
+    /// Whether it is time to store what is known, and this process is the one to do it.
     pub fn is_due(&self) -> bool {
-        self.changed || self.stored_at.elapsed() >= INTERVAL
+        self.membership.leads() && (self.changed || self.stored_at.elapsed() >= INTERVAL)
     }
 
     /// Whether a row was filled that is not stored yet.
     pub fn has_filled(&self) -> bool {
-        self.counts.rows > 0
+        self.membership.leads() && self.counts.rows > 0
     }
 
     /// Stores everything in the current transaction, unless somebody is in the way.
@@ -140,6 +159,7 @@ impl<'a> Recorder<'a> {
             active: self.stored_at.elapsed(),
             time_left: self.time_left,
             begins: self.begins,
+            processes: self.membership.figures(),
         }
     }
 

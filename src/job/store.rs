@@ -51,6 +51,8 @@ pub struct Assignment {
     pub filter: Option<String>,
     /// Most rows of a batch.
     pub batch_size: i32,
+    /// How many processes work on it.
+    pub workers: i32,
 }
 
 impl Job {
@@ -74,7 +76,23 @@ impl Job {
             };
             Ok((id, positions))
         })?;
-        Ok(Job {
+        Ok(Self::of(home, what, id, positions))
+    }
+
+    /// The job of that number, whose leader this process helps: nothing of it is stored by this one.
+    pub fn joined(home: Home, what: Assignment, id: i64) -> Self {
+        let job = Self::of(home, what, Some(id), HashMap::new());
+        job.begun.set(true);
+        job
+    }
+
+    fn of(
+        home: Home,
+        what: Assignment,
+        id: Option<i64>,
+        positions: HashMap<pg_sys::Oid, Position>,
+    ) -> Self {
+        Job {
             what,
             home,
             id: Cell::new(id),
@@ -84,7 +102,7 @@ impl Job {
             store: RefCell::new(None),
             order: RefCell::new(None),
             published: Cell::new(false),
-        })
+        }
     }
 
     /// The role that owns the extension.
@@ -139,7 +157,7 @@ impl Job {
     /// [`Error::ExtensionDropped`].
     pub fn begin(&self, tx: &Tx) -> Result<i64, Error> {
         const RESUME: &str = "
-            UPDATE @job SET pid = $3, batch_size = $4, role = $5::regrole, started_at = clock_timestamp(),
+            UPDATE @job SET pid = $3, batch_size = $4, workers = $7, role = $5::regrole, started_at = clock_timestamp(),
                 state = CASE WHEN $6 THEN state ELSE 'running' END,
                 background = $6, error = NULL, waits_for = NULL, waits_since = NULL, finished_at = NULL
             WHERE system_identifier = $1 AND job_id = $2";
@@ -150,10 +168,19 @@ impl Job {
             Some(id) => {
                 let (cluster, role) = (server::system_identifier(), role::current_user());
                 let (size, background) = (self.what.batch_size, server::is_background_worker());
+                let workers = self.what.workers;
                 self.home.execute(
                     tx,
                     RESUME,
-                    &[&cluster, &id, &usage::pid(), &size, &role, &background],
+                    &[
+                        &cluster,
+                        &id,
+                        &usage::pid(),
+                        &size,
+                        &role,
+                        &background,
+                        &workers,
+                    ],
                 )?;
                 id
             }
@@ -250,6 +277,7 @@ impl Job {
                 &time_left,
                 &entry.begins,
                 &(position.rows_without_value as i64),
+                &entry.processes,
             ],
         );
         Ok(rows.processed() > 0)
@@ -314,8 +342,8 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
     const INSERT: &str = "
         INSERT INTO @job
             (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid,
-             background)
-        SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10, $10 IS NULL
+             background, workers)
+        SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10, $10 IS NULL, $11
         RETURNING job_id";
     let cluster = server::system_identifier();
     let value = serde_json::to_string(&what.recipe)?;
@@ -334,6 +362,7 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
             &what.batch_size,
             &role::current_user(),
             &pid,
+            &what.workers,
         ],
     )?
     .first()
@@ -343,7 +372,7 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
 
 const STORE: &str = "
     UPDATE @part
-    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8, rows_without_value = $16,
+    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8, rows_without_value = $16, processes = $17::jsonb,
         rows_filled = rows_filled + $9, rows_hot = rows_hot + $10, batches = batches + $11, wal_bytes = wal_bytes + $12,
         active_time = active_time + $13 * interval '1 microsecond', time_left = $14 * interval '1 microsecond',
         started_at = CASE WHEN $15 THEN clock_timestamp() ELSE started_at END,
@@ -351,9 +380,9 @@ const STORE: &str = "
     WHERE ctid = (SELECT ctid FROM @part WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
                   FOR NO KEY UPDATE SKIP LOCKED)";
 
-const STORE_TYPES: [pg_sys::Oid; 16] = {
+const STORE_TYPES: [pg_sys::Oid; 17] = {
     use pg_sys::{BOOLOID as BOOL, INT8OID as INT, OIDOID as OID, TEXTOID as TEXT};
     [
-        INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT,
+        INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT, TEXT,
     ]
 };

@@ -1,9 +1,10 @@
 //! What is stored of earlier runs of a job.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use pgrx::pg_sys;
 
+use crate::catalog::session_settings;
 use crate::error::Error;
 use crate::job::home::Home;
 use crate::job::part::{Activity, Position};
@@ -93,6 +94,8 @@ pub struct Stored {
     pub filter: Option<String>,
     /// Most rows of a batch.
     pub batch_size: i32,
+    /// How many processes work on it.
+    pub workers: i32,
     /// The settings of the session that has started it, which decide how its SQL is read.
     pub settings: Vec<(String, String)>,
 }
@@ -105,60 +108,63 @@ pub fn take(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
     const TAKE: &str = "
         UPDATE @job SET pid = $3
         WHERE system_identifier = $1 AND job_id = $2 AND state IN ('running', 'paused')
-        RETURNING table_name::oid, column_name::text, value::text, filter, batch_size, settings::text";
+        RETURNING table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text";
     let (cluster, pid) = (server::system_identifier(), usage::pid());
     let rows = home.execute(tx, TAKE, &[&cluster, &id, &pid])?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
+    rows.first().map(stored).transpose()
+}
+
+/// Reads a job, whoever works on it; `None` if it is gone.
+///
+/// # Errors
+/// [`Error::ExtensionDropped`], [`Error::StoredJob`].
+pub fn read(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
+    const READ: &str = "
+        SELECT table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text
+        FROM @job WHERE system_identifier = $1 AND job_id = $2";
+    let rows = home.execute(tx, READ, &[&server::system_identifier(), &id])?;
+    rows.first().map(stored).transpose()
+}
+
+fn stored(row: Row<'_>) -> Result<Stored, Error> {
     let text = |number| row.get::<String>(number).unwrap_or_default();
-    let settings: Option<String> = row.get(6);
-    let settings: BTreeMap<String, String> = match settings {
-        Some(settings) => serde_json::from_str(&settings)?,
-        None => BTreeMap::new(),
-    };
-    Ok(Some(Stored {
+    Ok(Stored {
         table: row.get(1).unwrap_or(pg_sys::InvalidOid),
         column: text(2),
         recipe: serde_json::from_str(&text(3))?,
         filter: row.get(4),
         batch_size: row.get(5).unwrap_or(1),
-        settings: settings.into_iter().collect(),
-    }))
+        workers: row.get(6).unwrap_or(1),
+        settings: session_settings::parse(&text(7))?,
+    })
 }
 
 /// Has job `id` be worked on by a background worker that is yet to begin, with the settings of this session.
 ///
 /// # Errors
 /// [`Error::ExtensionDropped`].
-pub fn hand_over(tx: &Tx, home: &Home, id: i64, batch_size: i32) -> Result<(), Error> {
-    // Not those that steer the run: they are the role's and the database's, and can be changed while it goes on.
+pub fn hand_over(tx: &Tx, home: &Home, id: i64, what: &Assignment) -> Result<(), Error> {
     const HAND_OVER: &str = "
         UPDATE @job
         SET state = 'running', background = true, pid = NULL, error = NULL, finished_at = NULL, waits_for = NULL,
-            waits_since = NULL, role = $3::regrole, batch_size = $5, started_at = clock_timestamp(), settings = $4::jsonb
+            waits_since = NULL, role = $3::regrole, batch_size = $5, workers = $6, started_at = clock_timestamp(),
+            settings = $4::jsonb
         WHERE system_identifier = $1 AND job_id = $2";
     let cluster = server::system_identifier();
-    let (settings, role) = (session_settings(tx), role::current_user());
+    let (settings, role) = (session_settings::of_sql(tx), role::current_user());
     home.execute(
         tx,
         HAND_OVER,
-        &[&cluster, &id, &role, &settings, &batch_size],
+        &[
+            &cluster,
+            &id,
+            &role,
+            &settings,
+            &what.batch_size,
+            &what.workers,
+        ],
     )
     .map(drop)
-}
-
-fn session_settings(tx: &Tx) -> Option<String> {
-    // Read with the session's own search path, which is one of the settings, and so with all names in full.
-    const SETTINGS: &str = "
-        SELECT pg_catalog.jsonb_object_agg(name, setting)::pg_catalog.text FROM pg_catalog.pg_settings
-        WHERE source OPERATOR(pg_catalog.=) ANY ('{client,session}'::pg_catalog.text[])
-        AND context OPERATOR(pg_catalog.=) ANY ('{user,superuser}'::pg_catalog.text[])
-        AND name OPERATOR(pg_catalog.!~)
-            '^(safe_backfill\\.|log_|transaction_|default_transaction_|debug_)|_timeout$'::pg_catalog.text
-        AND name OPERATOR(pg_catalog.<>) ALL ('{application_name,client_encoding,client_min_messages,is_superuser,role,
-                                               seed,session_authorization}'::pg_catalog.text[])";
-    tx.execute(SETTINGS, &[]).first().and_then(|row| row.get(1))
 }
 
 /// The background jobs of this database that a crash or a shutdown of the server has interrupted: number and role.

@@ -67,10 +67,6 @@ impl Drop for ColumnLock {
 
 /// How strongly a table is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    clippy::enum_variant_names,
-    reason = "the names that PostgreSQL gives them"
-)]
 pub enum TableLock {
     /// Nobody else may read or write: for a change of the catalogs.
     AccessExclusive,

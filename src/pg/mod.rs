@@ -22,6 +22,7 @@ pub mod postmaster;
 pub mod publication;
 pub mod ring;
 pub mod role;
+pub mod segment;
 pub mod server;
 pub mod settings;
 mod snapshot;

@@ -2,11 +2,14 @@
 
 use std::ffi::c_int;
 
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
+};
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 
 use crate::pg::tx::Tx;
+use crate::pg::usage;
 
 /// The library, as `shared_preload_libraries` names it.
 const LIBRARY: &str = "pg_safe_backfill";
@@ -30,26 +33,78 @@ pub struct Start {
     pub job: i64,
     /// The transaction that has written the job, which the worker waits for; 0 for none.
     pub transaction: u32,
+    /// The segment that the processes of a run share, for a worker that helps; 0 for none.
+    pub segment: u32,
+    /// The number of the worker among those processes.
+    pub worker: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl Start {
+    /// For a worker in the database of this process that is to do nothing yet.
+    pub fn here() -> Self {
+        Start {
+            database: database(),
+            role: pg_sys::InvalidOid,
+            job: 0,
+            transaction: 0,
+            segment: 0,
+            worker: 0,
+            of: 1,
+        }
+    }
+}
+
+/// A worker that this process has started.
+pub struct Worker(DynamicBackgroundWorker);
+
+impl Worker {
+    /// Whether it has ended, or could not be started.
+    pub fn has_ended(&self) -> bool {
+        use BackgroundWorkerStatus::{PostmasterDied, Stopped};
+        matches!(self.0.pid(), Err(Stopped | PostmasterDied))
+    }
+
+    /// Has it terminated, if it has not ended.
+    pub fn terminate(self) {
+        self.0.terminate();
+    }
+
+    /// Waits until it has ended.
+    pub fn wait_for_end(self) {
+        // It fails if the postmaster is gone, which ends this process, too.
+        let _ = self.0.wait_for_shutdown();
+    }
 }
 
 /// Starts a worker that calls this C function of the library; `None` if no slot is free.
-pub fn start(name: &str, function: &str, start: Start) -> Option<DynamicBackgroundWorker> {
+pub fn start(name: &str, function: &str, start: Start) -> Option<Worker> {
     let extra = format!(
-        "{} {} {}",
+        "{} {} {} {} {} {}",
         start.database.to_u32(),
         start.role.to_u32(),
-        start.transaction
+        start.transaction,
+        start.segment,
+        start.worker,
+        start.of
     );
-    BackgroundWorkerBuilder::new(name)
+    // PostgreSQL's handle outlives the transaction.
+    // SAFETY: that context lives as long as this process, and the other one is gone back to.
+    let context = unsafe { pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext) };
+    let started = BackgroundWorkerBuilder::new(name)
         .set_type("pg_safe_backfill")
         .set_library(LIBRARY)
         .set_function(function)
         .set_argument(start.job.into_datum())
         .set_extra(&extra)
         .set_restart_time(None)
+        .set_notify_pid(usage::pid())
         .enable_spi_access()
-        .load_dynamic()
-        .ok()
+        .load_dynamic();
+    // SAFETY: the context was current before.
+    unsafe { pg_sys::MemoryContextSwitchTo(context) };
+    started.ok().map(Worker)
 }
 
 /// Registers a worker that starts with the server. Only while `shared_preload_libraries` are loaded.
@@ -81,6 +136,9 @@ pub fn begin(argument: pg_sys::Datum) -> Option<Start> {
         role: pg_sys::Oid::from(extra.next()?),
         job,
         transaction: extra.next()?,
+        segment: extra.next()?,
+        worker: extra.next()?,
+        of: extra.next()?,
     })
 }
 
@@ -135,12 +193,6 @@ pub fn wait_for_transaction(_tx: &Tx, id: u32) {
 pub fn database() -> pg_sys::Oid {
     // SAFETY: set once at the start of the process.
     unsafe { pg_sys::MyDatabaseId }
-}
-
-/// Waits until a worker that this one has started has ended.
-pub fn wait_for_end(worker: DynamicBackgroundWorker) {
-    // It fails if the postmaster is gone, which ends this process, too.
-    let _ = worker.wait_for_shutdown();
 }
 
 /// Sleeps until the worker is signalled.

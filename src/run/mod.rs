@@ -2,5 +2,7 @@
 
 pub mod driver;
 pub mod gate;
+pub mod helpers;
+pub mod membership;
 pub mod supervision;
 pub mod throttle;

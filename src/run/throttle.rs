@@ -42,6 +42,8 @@ pub enum Work {
 pub struct Throttle {
     /// The role that owns the extension, which may see all of the server's statistics.
     owner: pg_sys::Oid,
+    /// How many processes share what the run may write.
+    of: u32,
     batch_began: Instant,
     wal_then: u64,
     clock: WalClock,
@@ -56,10 +58,11 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// For a run that begins; `owner` is the role that owns the extension.
-    pub fn new(owner: pg_sys::Oid) -> Self {
+    /// For one of so many processes of a run that begins; `owner` is the role that owns the extension.
+    pub fn new(owner: pg_sys::Oid, of: u32) -> Self {
         Throttle {
             owner,
+            of,
             batch_began: Instant::now(),
             wal_then: usage::wal_bytes(),
             clock: WalClock::default(),
@@ -118,22 +121,24 @@ impl Throttle {
             ended: Instant::now(),
             wal: usage::wal_bytes().saturating_sub(self.wal_then),
         };
+        let of = self.of;
         let left = || {
-            rest.is_over_at(settings::pause(), settings::max_wal_rate())
+            let rate = settings::max_wal_rate().map(|rate| (rate / u64::from(of)).max(1));
+            rest.is_over_at(settings::pause(), rate)
                 .saturating_duration_since(Instant::now())
         };
-        if rest.wal == 0 || left().is_zero() {
+        if rest.wal == 0 {
             return Ok(());
         }
-        let is_long = left() >= WORTH_TELLING;
-        if is_long {
-            let wait = messages::Wait::between_batches(left());
-            driver.is_waiting_for(Some(&wait.to_string()))?;
-        }
+        let mut told = false;
         while !left().is_zero() {
+            if !told && left() >= WORTH_TELLING {
+                told = true;
+                driver.is_waiting_for(Some(&Wait::between_batches(left()).to_string()))?;
+            }
             gate::rest(driver, left().min(POLL))?;
         }
-        if is_long {
+        if told {
             driver.is_waiting_for(None)?;
         }
         Ok(())

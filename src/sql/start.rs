@@ -11,13 +11,14 @@ use crate::fill::value::Value;
 use crate::pg::call::Call;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
-use crate::sql::{self, BATCH_SIZE, FILTER, null, table_and_column};
+use crate::sql::{self, FILTER, batch_size_and_workers, table_and_column};
 
 /// `safe_backfill_start` with a value given as an untyped literal or as text: read as the column's type reads literals.
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.safe_backfill_start(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.text,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL) RETURNS pg_catalog.int8
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1) RETURNS pg_catalog.int8
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_start_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<i64, ErrorReport> {
@@ -29,7 +30,8 @@ fn safe_backfill_start_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<i64, Err
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.safe_backfill_start(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.anyelement,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL) RETURNS pg_catalog.int8
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1) RETURNS pg_catalog.int8
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_start_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<i64, ErrorReport> {
@@ -41,7 +43,8 @@ fn safe_backfill_start_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<i64, Er
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.safe_backfill_start_using(
     table_name pg_catalog.regclass, column_name pg_catalog.name, expression pg_catalog.text,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL) RETURNS pg_catalog.int8
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    workers pg_catalog.int4 DEFAULT 1) RETURNS pg_catalog.int8
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_start_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<i64, ErrorReport> {
@@ -57,9 +60,9 @@ fn start(
     background::require_writable(call.procedure)?;
     let (table, column) = table_and_column(call)?;
     Ok(transaction::within_statement(|tx| {
-        let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
+        let (batch_size, workers) = batch_size_and_workers(call)?;
         let target = Target::prove(tx, table, &column)?;
         let value = value(call, tx, &target, call.get(FILTER))?;
-        background::start(tx, &Request::new(tx, target, value, batch_size)?)
+        background::start(tx, &Request::new(tx, target, value, batch_size, workers)?)
     })?)
 }

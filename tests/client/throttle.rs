@@ -15,8 +15,9 @@ fn table(db: &Database, rows: i32) -> Result<()> {
     db.execute(&format!(
         "CREATE TABLE t (id int PRIMARY KEY, filler text, c int DEFAULT 0) WITH (autovacuum_enabled = off);
          INSERT INTO t SELECT i, repeat('x', 60), NULL FROM generate_series(1, {rows}) i;
-         CREATE INDEX ON t (filler, id); VACUUM t"
-    ))
+         CREATE INDEX ON t (filler, id)"
+    ))?;
+    db.execute("VACUUM t")
 }
 
 fn filled(db: &Database) -> Result<i64> {

@@ -5,7 +5,7 @@ use bench::latency::Latency;
 use bench::report::{
     count, growth, markdown, median, megabytes, milliseconds, ratio, seconds, share,
 };
-use bench::strategy::Strategy;
+use bench::strategy::{Contestant, Strategy};
 
 use crate::Arguments;
 use crate::trial::Trial;
@@ -30,16 +30,22 @@ pub fn of_strategies(trials: &[Trial], arguments: &Arguments) -> String {
         header.extend(["p50", "p99", "max", "failed"]);
     }
     let rows: Vec<_> = arguments
-        .strategies
-        .iter()
-        .map(|&strategy| row_of(trials, strategy, arguments))
+        .contestants()
+        .into_iter()
+        .map(|contestant| row_of(trials, contestant, arguments))
         .collect();
     markdown(&header, &rows)
 }
 
-fn row_of(trials: &[Trial], strategy: Strategy, arguments: &Arguments) -> Vec<String> {
-    let figures = figures_of(trials, strategy);
-    let base = figures_of(trials, Strategy::Update);
+fn row_of(trials: &[Trial], contestant: Contestant, arguments: &Arguments) -> Vec<String> {
+    let figures = figures_of(trials, contestant);
+    let base = figures_of(
+        trials,
+        Contestant {
+            strategy: Strategy::Update,
+            workers: 1,
+        },
+    );
     let middle = |value: fn(&Figures) -> f64| median(figures.iter().map(|figures| value(figures)));
     let of_base = |value: fn(&Figures) -> f64| {
         let base = (!base.is_empty()).then(|| median(base.iter().map(|figures| value(figures))));
@@ -47,7 +53,7 @@ fn row_of(trials: &[Trial], strategy: Strategy, arguments: &Arguments) -> Vec<St
     };
     let rows = trials.first().map_or(0, |trial| trial.rows) as f64;
     let mut cells = vec![
-        strategy.title().into(),
+        contestant.title(),
         seconds(middle(|figures| figures.seconds)),
         of_base(|figures| figures.seconds),
         count(rows / middle(|figures| figures.seconds)),
@@ -78,10 +84,10 @@ fn row_of(trials: &[Trial], strategy: Strategy, arguments: &Arguments) -> Vec<St
     cells
 }
 
-fn figures_of(trials: &[Trial], strategy: Strategy) -> Vec<&Figures> {
+fn figures_of(trials: &[Trial], contestant: Contestant) -> Vec<&Figures> {
     trials
         .iter()
-        .filter(|trial| trial.strategy == strategy)
+        .filter(|trial| trial.contestant == contestant)
         .map(|trial| &trial.figures)
         .collect()
 }
@@ -97,20 +103,20 @@ pub fn of_sizes(trials: &[Trial], arguments: &Arguments) -> String {
     header.extend(titles.iter().map(String::as_str));
     header.push("last / first");
     let rows: Vec<_> = arguments
-        .strategies
-        .iter()
-        .map(|&strategy| {
+        .contestants()
+        .into_iter()
+        .map(|contestant| {
             let rates: Vec<_> = arguments
                 .rows
                 .iter()
                 .map(|&rows| {
                     let of_size = trials
                         .iter()
-                        .filter(|trial| trial.rows == rows && trial.strategy == strategy);
+                        .filter(|trial| trial.rows == rows && trial.contestant == contestant);
                     rows as f64 / median(of_size.map(|trial| trial.figures.seconds))
                 })
                 .collect();
-            let mut cells = vec![strategy.title().to_string()];
+            let mut cells = vec![contestant.title()];
             cells.extend(rates.iter().map(|&rate| count(rate)));
             cells.push(ratio(rates[rates.len() - 1], rates.first().copied()));
             cells

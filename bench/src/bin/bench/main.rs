@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bench::report::count;
-use bench::strategy::Strategy;
+use bench::strategy::{Contestant, Strategy};
 use clap::{Parser, ValueEnum};
 use testenv::{Options, Server};
 
@@ -26,6 +26,9 @@ struct Arguments {
     /// Strategies to compare
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = all_strategies())]
     strategies: Vec<Strategy>,
+    /// Processes of safe_backfill; with several numbers, each is measured
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    workers: Vec<u32>,
     /// Rows per batch
     #[arg(long, default_value_t = 10_000)]
     batch_size: i64,
@@ -67,6 +70,12 @@ fn main() -> ExitCode {
         arguments.strategies.insert(0, Strategy::Idle);
     }
     testenv::run(|| compare(&arguments))
+}
+
+impl Arguments {
+    fn contestants(&self) -> Vec<Contestant> {
+        Contestant::all(&self.strategies, &self.workers)
+    }
 }
 
 fn all_strategies() -> Vec<Strategy> {

@@ -8,7 +8,7 @@ use bench::copy;
 use bench::figures::{Figures, Watch, hot_share};
 use bench::memory::Sampler;
 use bench::report::{count, seconds};
-use bench::strategy::{Job, Strategy};
+use bench::strategy::{Contestant, Job};
 use bench::table::Table;
 use bench::traffic::{Load, Tally, Traffic};
 use postgres::Client;
@@ -26,7 +26,8 @@ const WARM_UP: Duration = Duration::from_secs(3);
 pub struct Trial {
     pub rows: u64,
     pub round: usize,
-    pub strategy: Strategy,
+    #[serde(flatten)]
+    pub contestant: Contestant,
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -52,21 +53,22 @@ pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result
     let mut trials = Vec::new();
     for round in 0..arguments.rounds {
         // Another one begins each round, so that none always follows the same one.
-        let mut strategies = arguments.strategies.clone();
-        strategies.rotate_left(round % arguments.strategies.len());
-        for strategy in strategies {
-            let figures = measure(server, arguments, strategy, &table, &contents)
-                .with_context(|| format!("\"{}\" failed", strategy.title()))?;
+        let mut contestants = arguments.contestants();
+        let first = round % contestants.len();
+        contestants.rotate_left(first);
+        for contestant in contestants {
+            let figures = measure(server, arguments, contestant, &table, &contents)
+                .with_context(|| format!("\"{}\" failed", contestant.title()))?;
             eprintln!(
                 "round {}: {}: {}",
                 round + 1,
-                strategy.title(),
+                contestant.title(),
                 seconds(figures.seconds)
             );
             trials.push(Trial {
                 rows,
                 round: round + 1,
-                strategy,
+                contestant,
                 figures,
             });
         }
@@ -77,7 +79,7 @@ pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result
 fn measure(
     server: &Server,
     arguments: &Arguments,
-    strategy: Strategy,
+    contestant: Contestant,
     table: &Table,
     contents: &Contents,
 ) -> Result<Figures> {
@@ -91,7 +93,9 @@ fn measure(
     let job = Job {
         table: &table.name,
         batch_size: arguments.batch_size,
+        workers: contestant.workers,
     };
+    let strategy = contestant.strategy;
     strategy.run(&mut client, job)?;
     let watched = watch.stop(&mut monitor, &table.name)?;
 

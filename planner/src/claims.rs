@@ -1,0 +1,225 @@
+//! Which blocks of a table each of several processes sweeps.
+//!
+//! Whoever is free claims the next blocks. Nothing is dealt out beforehand, so none waits for a slower one but at the very
+//! end, and a run with another number of processes goes on where this one stopped: at the first block that is not done.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+/// So many processes can sweep one table.
+pub const MOST_WORKERS: usize = 64;
+/// Fewer blocks than this are not worth dividing.
+const LEAST_CLAIM: u32 = 64;
+/// No block: the process has claimed none, or none are given out.
+const NONE: u32 = u32::MAX;
+
+/// The blocks of one table: those that are done, those that are claimed, and those that are neither.
+///
+/// Made of atomics alone, so that it can lie in memory that processes share.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Claims {
+    /// The round, in the upper half, and the next block that is neither done nor claimed.
+    next: AtomicU64,
+    end: AtomicU32,
+    done: AtomicU32,
+    /// The first block of what each process has claimed.
+    claimed: [AtomicU32; MOST_WORKERS],
+}
+
+/// One going over the blocks of one table; claims of an earlier round have no effect on a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round(u32);
+
+impl Default for Claims {
+    fn default() -> Self {
+        Claims {
+            next: AtomicU64::new(u64::from(NONE)),
+            end: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            claimed: [const { AtomicU32::new(NONE) }; MOST_WORKERS],
+        }
+    }
+}
+
+impl Claims {
+    fn state(&self) -> (Round, u32) {
+        let state = self.next.load(SeqCst);
+        (Round((state >> 32) as u32), state as u32)
+    }
+
+    fn set(&self, round: Round, next: u32) {
+        self.next
+            .store(u64::from(round.0) << 32 | u64::from(next), SeqCst);
+    }
+
+    /// Begins a round over these blocks. For one process alone.
+    pub fn begin(&self, blocks: Range<u32>) -> Round {
+        let round = self.close();
+        self.end.store(blocks.end.min(NONE - 1), SeqCst);
+        self.done.store(0, SeqCst);
+        self.set(round, blocks.start);
+        round
+    }
+
+    /// Ends the round: from now on nothing can be claimed. For the process that began it. Returns the number of the next.
+    pub fn close(&self) -> Round {
+        let round = Round(self.state().0.0.wrapping_add(1));
+        self.set(round, NONE);
+        round
+    }
+
+    /// The round in which blocks can be claimed.
+    pub fn open(&self) -> Option<Round> {
+        let (round, next) = self.state();
+        (next < self.end.load(SeqCst) && self.state().0 == round).then_some(round)
+    }
+
+    /// Claims the next blocks for process number `worker` of so many: at most `most`, and fewer near the end of the table,
+    /// so that all are busy there. `None` when all are claimed.
+    pub fn take(&self, round: Round, worker: usize, of: u32, most: u32) -> Option<Range<u32>> {
+        loop {
+            let (now, first) = self.state();
+            let end = self.end.load(SeqCst);
+            if now != round || first >= end {
+                self.release(worker);
+                return None;
+            }
+            let share = (end - first).div_ceil(of.max(1)).max(LEAST_CLAIM);
+            let last = first.saturating_add(most.min(share).max(1)).min(end);
+            // Before others can see that the blocks are not free, so that they never seem to be done.
+            self.slot(worker).store(first, SeqCst);
+            let round = u64::from(round.0) << 32;
+            let (old, new) = (round | u64::from(first), round | u64::from(last));
+            if self.next.compare_exchange(old, new, SeqCst, SeqCst).is_ok() {
+                return Some(first..last);
+            }
+        }
+    }
+
+    /// Tells that the blocks which process `worker` has claimed are done.
+    pub fn done(&self, worker: usize, blocks: &Range<u32>) {
+        self.done.fetch_add(blocks.end - blocks.start, SeqCst);
+        self.release(worker);
+    }
+
+    /// Tells that process `worker` is sweeping no blocks, done or not.
+    pub fn release(&self, worker: usize) {
+        self.slot(worker).store(NONE, SeqCst);
+    }
+
+    /// All blocks before this one are done.
+    pub fn position(&self) -> u32 {
+        // In this order: what was claimed before this reading is seen below, unless it is done.
+        let next = self.state().1.min(self.end.load(SeqCst));
+        let claimed = self.claimed.iter().map(|slot| slot.load(SeqCst));
+        claimed.fold(next, u32::min)
+    }
+
+    /// How many blocks of this round are done, wherever they are.
+    pub fn blocks_done(&self) -> u32 {
+        self.done.load(SeqCst)
+    }
+
+    /// Whether process `worker` sweeps nothing.
+    pub fn is_idle(&self, worker: usize) -> bool {
+        self.slot(worker).load(SeqCst) == NONE
+    }
+
+    fn slot(&self, worker: usize) -> &AtomicU32 {
+        &self.claimed[worker % MOST_WORKERS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Mutex;
+
+    /// Sweeps all blocks with so many threads; returns how often each block was claimed.
+    fn sweep(blocks: Range<u32>, workers: u32, most: u32) -> Vec<u32> {
+        let claims = Claims::default();
+        let round = claims.begin(blocks.clone());
+        let counted = Mutex::new(vec![0; blocks.end as usize]);
+        let finished = Mutex::new(vec![false; blocks.end as usize]);
+        std::thread::scope(|scope| {
+            for worker in 0..workers as usize {
+                let (claims, counted, finished) = (&claims, &counted, &finished);
+                let start = blocks.start;
+                scope.spawn(move || {
+                    while let Some(range) = claims.take(round, worker, workers, most) {
+                        for block in range.clone() {
+                            counted.lock().unwrap()[block as usize] += 1;
+                        }
+                        std::thread::yield_now();
+                        for block in range.clone() {
+                            finished.lock().unwrap()[block as usize] = true;
+                        }
+                        claims.done(worker, &range);
+                        // Read before the list: blocks are never undone.
+                        let position = claims.position();
+                        let finished = finished.lock().unwrap();
+                        assert!((start..position).all(|block| finished[block as usize]));
+                    }
+                });
+            }
+        });
+        assert_eq!(claims.position(), blocks.end);
+        assert_eq!(claims.blocks_done(), blocks.end - blocks.start);
+        counted.into_inner().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn each_block_is_claimed_once(
+            start in 0u32..1000, length in 0u32..20_000, workers in 1u32..6, most in 1u32..4096,
+        ) {
+            let counted = sweep(start..start + length, workers, most);
+            prop_assert!(counted[..start as usize].iter().all(|count| *count == 0));
+            prop_assert!(counted[start as usize..].iter().all(|count| *count == 1));
+        }
+    }
+
+    #[test]
+    fn what_is_claimed_and_not_done_holds_the_position_back() {
+        let claims = Claims::default();
+        let round = claims.begin(100..10_000);
+        assert_eq!(claims.position(), 100);
+        let first = claims.take(round, 0, 2, 1000).unwrap();
+        let second = claims.take(round, 1, 2, 1000).unwrap();
+        assert_eq!((first.clone(), second.clone()), (100..1100, 1100..2100));
+        claims.done(1, &second);
+        assert_eq!(claims.position(), 100);
+        assert_eq!(claims.blocks_done(), 1000);
+        claims.done(0, &first);
+        assert_eq!(claims.position(), 2100);
+    }
+
+    #[test]
+    fn claims_get_smaller_near_the_end_so_that_all_are_busy() {
+        let claims = Claims::default();
+        let round = claims.begin(0..1000);
+        let sizes: Vec<u32> = std::iter::from_fn(|| claims.take(round, 0, 4, 8192))
+            .map(|range| range.end - range.start)
+            .collect();
+        assert_eq!(sizes[..3], [250, 188, 141]);
+        assert_eq!(sizes.iter().sum::<u32>(), 1000);
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_another_round() {
+        let claims = Claims::default();
+        assert_eq!(claims.open(), None);
+        let before = claims.begin(0..1000);
+        assert_eq!(claims.open(), Some(before));
+        let round = claims.begin(0..500);
+        assert_eq!(claims.take(before, 1, 1, 10), None);
+        assert_eq!(claims.take(round, 1, 1, 10), Some(0..10));
+        claims.close();
+        assert_eq!(claims.open(), None);
+        assert_eq!(claims.take(round, 1, 1, 10), None);
+    }
+}

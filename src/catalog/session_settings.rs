@@ -1,0 +1,43 @@
+//! The settings of this session that decide how SQL is read, and what a run does.
+
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+use crate::pg::tx::Tx;
+
+// Read with the session's own search path, which is one of the settings, and so with all names in full.
+const SETTINGS: &str = "
+    SELECT pg_catalog.jsonb_object_agg(name, setting)::pg_catalog.text FROM pg_catalog.pg_settings
+    WHERE source OPERATOR(pg_catalog.=) ANY ('{client,session}'::pg_catalog.text[])
+    AND context OPERATOR(pg_catalog.=) ANY ('{user,superuser}'::pg_catalog.text[])
+    AND name OPERATOR(pg_catalog.!~)
+        '^(log_|transaction_|default_transaction_|debug_)|_timeout$'::pg_catalog.text
+    AND name OPERATOR(pg_catalog.<>) ALL ('{application_name,client_encoding,client_min_messages,is_superuser,role,
+                                           seed,session_authorization}'::pg_catalog.text[])
+    AND ($1 OR name OPERATOR(pg_catalog.!~) '^safe_backfill\\.'::pg_catalog.text)";
+
+/// Those that another process needs to read the same SQL in the same way, as JSON. Not those that steer the run: they are
+/// the role's and the database's there, and can be changed while it goes on.
+pub fn of_sql(tx: &Tx) -> Option<String> {
+    tx.execute(SETTINGS, &[&false])
+        .first()
+        .and_then(|row| row.get(1))
+}
+
+/// Those that a process which helps this one needs, as JSON: what steers this run steers it, too.
+pub fn of_helpers(tx: &Tx) -> String {
+    let rows = tx.execute(SETTINGS, &[&true]);
+    rows.first().and_then(|row| row.get(1)).unwrap_or_default()
+}
+
+/// What is stored as JSON.
+///
+/// # Errors
+/// [`Error::StoredJob`].
+pub fn parse(text: &str) -> Result<Vec<(String, String)>, Error> {
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    let settings: BTreeMap<String, String> = serde_json::from_str(text)?;
+    Ok(settings.into_iter().collect())
+}

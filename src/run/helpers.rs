@@ -1,0 +1,154 @@
+//! The background workers that help the process which leads a run, and how each side is told of the other's end.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::catalog::{login, session_settings};
+use crate::error::Error;
+use crate::job::store::Job;
+use crate::pg::role;
+use crate::pg::segment::Segment;
+use crate::pg::tx::Tx;
+use crate::pg::worker::{self, Start, Worker};
+use crate::run::driver::Driver;
+use crate::run::membership::Membership;
+use crate::run::supervision::{Order, Supervision};
+
+/// The C function that a helper runs; it is in `worker.rs`.
+const HELPER_MAIN: &str = "safe_backfill_helper_main";
+/// A helper ends within a batch; one whose statement takes longer than this is terminated.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+const END_POLL: Duration = Duration::from_millis(1);
+
+/// The helpers of a run; they end with it.
+pub struct Helpers {
+    membership: Rc<Membership>,
+    workers: Vec<Worker>,
+}
+
+impl Helpers {
+    /// Starts all processes of the run of job `id` but this one, which leads `of` processes.
+    ///
+    /// # Errors
+    /// [`Error::NoWorkerSlot`], [`Error::NoLogin`].
+    pub fn start(driver: &Driver, id: i64, of: u32) -> Result<Self, Error> {
+        driver.transaction(|tx| {
+            let role = role::current_user();
+            login::require(tx, role)?;
+            let segment = Segment::create(tx, &session_settings::of_helpers(tx));
+            let handle = segment.handle();
+            let mut helpers = Helpers {
+                membership: Rc::new(Membership::shared(segment, 0, of)),
+                workers: vec![],
+            };
+            for number in 1..of {
+                let start = Start {
+                    role,
+                    job: id,
+                    segment: handle,
+                    worker: number,
+                    of,
+                    ..Start::here()
+                };
+                let name = format!("pg_safe_backfill job {id} worker {number}");
+                let started = worker::start(&name, HELPER_MAIN, start);
+                helpers.workers.push(started.ok_or(Error::NoWorkerSlot)?);
+            }
+            Ok(helpers)
+        })
+    }
+
+    /// The place of the leader.
+    pub fn membership(&self) -> Rc<Membership> {
+        Rc::clone(&self.membership)
+    }
+
+    /// What has ended one of them, if it was not this process.
+    fn trouble(&self) -> Option<Error> {
+        if let Some(failure) = self.membership.failure() {
+            return Some(failure);
+        }
+        let mut numbered = self.workers.iter().zip(1..);
+        let is_lost = numbered
+            .any(|(worker, number)| worker.has_ended() && !self.membership.team().has_left(number));
+        // It may have told why in between.
+        is_lost.then(|| self.membership.failure().unwrap_or(Error::HelperLost))
+    }
+
+    /// Has them end, and waits for that. Raises no error, so that it can run on an error's way out.
+    pub fn dismiss(&mut self) {
+        self.membership.team().end();
+        let began = Instant::now();
+        while !self.workers.iter().all(Worker::has_ended) {
+            if began.elapsed() >= END_PATIENCE {
+                break;
+            }
+            std::thread::sleep(END_POLL);
+        }
+        for worker in self.workers.drain(..) {
+            worker.terminate();
+        }
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.dismiss();
+    }
+}
+
+/// The orders of a leader: those of its job, and to end when a helper has.
+pub struct Leading {
+    /// The job.
+    pub job: Rc<Job>,
+    /// The helpers.
+    pub helpers: Rc<std::cell::RefCell<Helpers>>,
+}
+
+impl Supervision for Leading {
+    fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
+        match self.helpers.borrow().trouble() {
+            Some(_) => Ok(Some(Order::Cancel)),
+            None => self.job.order(tx),
+        }
+    }
+
+    fn note_wait(&self, tx: &Tx, wait: Option<&str>) -> Result<(), Error> {
+        self.job.note_wait(tx, wait)
+    }
+
+    fn cancelled(&self) -> Error {
+        let trouble = self.helpers.borrow().trouble();
+        trouble.unwrap_or_else(|| self.job.cancelled())
+    }
+}
+
+/// The orders of a helper: to wait while its job is paused, and to end when the leader needs nobody any more.
+pub struct Helping {
+    /// The job.
+    pub job: Rc<Job>,
+    /// The place of the helper.
+    pub membership: Rc<Membership>,
+}
+
+impl Supervision for Helping {
+    fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
+        if self.membership.team().is_over() {
+            return Ok(Some(Order::Cancel));
+        }
+        // The leader ends a cancelled job.
+        let order = self.job.order(tx)?;
+        Ok(order.map(|order| match order {
+            Order::Cancel => Order::Pause,
+            order => order,
+        }))
+    }
+
+    fn note_wait(&self, _tx: &Tx, _wait: Option<&str>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn cancelled(&self) -> Error {
+        Error::TeamIsOver
+    }
+}
