@@ -236,6 +236,11 @@ impl Wait {
         )
     }
 
+    /// An ANALYZE of the table has a snapshot.
+    pub fn analyze(pid: i32) -> Self {
+        Self::of("", format!("ANALYZE of the table by process {pid}"))
+    }
+
     /// The user's query is true.
     pub fn hold_while() -> Self {
         Self::of(

@@ -111,3 +111,12 @@ pub fn autovacuum(tx: &Tx, role: pg_sys::Oid, table: pg_sys::Oid) -> Option<i32>
     let rows = acting_as(tx, role, || tx.execute(AUTOVACUUM, &[&table]));
     rows.first()?.get(1)
 }
+
+/// The process that analyzes the table.
+pub fn analyzing(tx: &Tx, role: pg_sys::Oid, table: pg_sys::Oid) -> Option<i32> {
+    const ANALYZING: &str = "
+        SELECT pid FROM pg_stat_progress_analyze
+        WHERE relid = $1 AND datname = current_database() LIMIT 1";
+    let rows = acting_as(tx, role, || tx.execute(ANALYZING, &[&table]));
+    rows.first()?.get(1)
+}

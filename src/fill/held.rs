@@ -5,7 +5,7 @@ use planner::phase::Event;
 use crate::fill::batch;
 use crate::fill::leaf::{Halt, Leaf};
 use crate::pg::tx::Attempt;
-use crate::pg::usage;
+use crate::run::gate;
 use crate::run::throttle::Work;
 use crate::settings;
 
@@ -49,7 +49,7 @@ impl Leaf<'_> {
             // Rows that could be filled meanwhile are no reason to wait longer for the others.
             self.patience = patience;
             self.require_patience(message, self.look.held_rows(&self.held))?;
-            usage::sleep(settings::row_lock_timeout());
+            gate::rest(self.run.driver, settings::row_lock_timeout())?;
         }
         Ok(Event::Asked {
             seen: self.look.seen,

@@ -17,6 +17,7 @@ use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::helpers::Helping;
 use crate::run::membership::Membership;
+use crate::run::supervision::Supervision;
 use crate::run::throttle::Throttle;
 
 /// How often a process that has nothing to do looks for blocks.
@@ -33,7 +34,7 @@ pub fn run(
     membership: &Rc<Membership>,
 ) -> Result<(), Error> {
     driver.is_supervised_by(Some(Rc::new(Helping {
-        job: Rc::clone(&job),
+        job: Rc::clone(&job) as Rc<dyn Supervision>,
         membership: Rc::clone(membership),
     })));
     let run = Run {

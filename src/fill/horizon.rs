@@ -5,14 +5,22 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use planner::window::{LARGEST_WINDOW, Window};
 
-use crate::catalog::holders;
+use crate::catalog::{backlog, holders};
 use crate::error::Error;
 use crate::fill::leaf::{Halt, Leaf};
+use crate::messages::Wait;
 use crate::pg::{horizon, usage};
+use crate::run::gate;
 
 /// How long one pass waits for the xmin horizon before it goes on without.
 const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
 const HORIZON_POLL: Duration = Duration::from_millis(2);
+/// How long it waits for an ANALYZE of the table, whose snapshot holds the horizon.
+///
+/// A sample is read in seconds. Autovacuum takes one whenever a tenth of the rows was updated: that many the run updates
+/// itself.
+const ANALYZE_PATIENCE: Duration = Duration::from_secs(10);
+const ANALYZE_POLL: Duration = Duration::from_millis(50);
 
 impl Leaf<'_> {
     /// Waits until what the last pass over the window left dead can be pruned; `false` if that takes too long.
@@ -32,6 +40,9 @@ impl Leaf<'_> {
         let began = Instant::now();
         while !self.horizon_has_passed(id)? {
             if began.elapsed() >= HORIZON_PATIENCE {
+                if self.wait_for_analyze(id)? {
+                    return Ok(true);
+                }
                 self.sweeping.stuck_at = Some(id);
                 self.widen_window();
                 self.name_holder()?;
@@ -43,6 +54,30 @@ impl Leaf<'_> {
             self.widen_window();
         }
         Ok(true)
+    }
+
+    /// Waits for the horizon while an ANALYZE of the table is under way; `false` if that takes too long, or there is none.
+    fn wait_for_analyze(&mut self, id: pg_sys::TransactionId) -> Result<bool, Halt> {
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        let began = Instant::now();
+        let mut waits = false;
+        let mut has_passed = false;
+        while !has_passed && began.elapsed() < ANALYZE_PATIENCE {
+            let analyzing =
+                driver.transaction(|tx| Ok::<_, Error>(backlog::analyzing(tx, owner, table)))?;
+            let Some(pid) = analyzing else {
+                break;
+            };
+            if !std::mem::replace(&mut waits, true) {
+                driver.is_waiting_for(Some(&Wait::analyze(pid).to_string()))?;
+            }
+            gate::rest(driver, ANALYZE_POLL)?;
+            has_passed = self.horizon_has_passed(id)?;
+        }
+        if waits {
+            driver.is_waiting_for(None)?;
+        }
+        Ok(has_passed || self.horizon_has_passed(id)?)
     }
 
     /// A longer window gives the horizon more time between two passes over the same page.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::fill::statements::LeafStatements;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
-use crate::job::store::Assignment;
+use crate::job::assignment::Assignment;
 use crate::pg::spi::quote_literal;
 use crate::pg::tx::Tx;
 

@@ -70,7 +70,7 @@ fn with_helpers(driver: &Driver, request: &Request, job: &Rc<Job>) -> Result<(),
     };
     if let Some(helpers) = &helpers {
         driver.is_supervised_by(Some(Rc::new(Leading {
-            job: Rc::clone(job),
+            job: Rc::clone(job) as Rc<dyn Supervision>,
             helpers: Rc::clone(helpers),
         })));
     }

@@ -1,5 +1,6 @@
 //! Jobs as they are stored, so that the same CALL goes on where the last one stopped.
 
+pub mod assignment;
 pub mod control;
 pub mod home;
 pub mod part;

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use pgrx::pg_sys;
 
 use crate::error::Error;
+use crate::job::assignment::Assignment;
 use crate::job::home::{Home, Names};
 use crate::job::part::{Counts, End, Entry, Position};
-use crate::job::recipe::Recipe;
 use crate::job::stored::{find_unfinished, finished, positions};
 use crate::pg::spi::Statement;
 use crate::pg::tx::Tx;
@@ -31,28 +31,6 @@ pub struct Job {
     pub(super) order: RefCell<Option<(Names, Statement)>>,
     /// A publication would send it to subscribers: nothing is stored before that has been stopped.
     published: Cell<bool>,
-}
-
-/// What a job fills, and with what.
-pub struct Assignment {
-    /// The table that was named.
-    pub root: pg_sys::Oid,
-    /// Its name, for messages.
-    pub table_name: String,
-    /// The tables that hold its rows.
-    pub leaves: Vec<pg_sys::Oid>,
-    /// The column.
-    pub column: String,
-    /// Its number in the table that was named.
-    pub number: i16,
-    /// What goes into it.
-    pub recipe: Recipe,
-    /// The condition that a row must meet to be filled.
-    pub filter: Option<String>,
-    /// Most rows of a batch.
-    pub batch_size: i32,
-    /// How many processes work on it.
-    pub workers: i32,
 }
 
 impl Job {

@@ -6,10 +6,10 @@ use pgrx::pg_sys;
 
 use crate::catalog::session_settings;
 use crate::error::Error;
+use crate::job::assignment::Assignment;
 use crate::job::home::Home;
 use crate::job::part::{Activity, Position};
 use crate::job::recipe::Recipe;
-use crate::job::store::Assignment;
 use crate::pg::spi::Row;
 use crate::pg::tx::Tx;
 use crate::pg::{role, server, usage};

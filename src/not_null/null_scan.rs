@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::relation::Relation;
 use crate::error::Error;
-use crate::pg::interrupts;
 use crate::pg::spi::quote;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
+use crate::run::gate;
 use crate::settings;
 
 /// Blocks that are read at a time.
@@ -51,7 +51,7 @@ pub fn scan(
         return Ok(());
     };
     for stretch in stretches(blocks) {
-        interrupts::check();
+        gate::pass(driver)?;
         let enough = found.nulls >= ENOUGH || found.time >= PATIENCE;
         let nulls = match enough {
             true => None,

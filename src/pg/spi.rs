@@ -38,6 +38,12 @@ impl Connection {
         // transaction.
         unsafe { pg_sys::SPI_commit() };
     }
+
+    /// Undoes the transaction and begins the next.
+    pub fn roll_back(&self) {
+        // SAFETY: as for `commit`.
+        unsafe { pg_sys::SPI_rollback() };
+    }
 }
 
 impl Drop for Connection {

@@ -41,16 +41,23 @@ impl Durability {
         Durability { level, wrote }
     }
 
-    /// Waits, after the commit, until the synchronous standbys have come as far as the session asks.
+    /// Waits, after the commit, until the synchronous standbys have come as far as the session asks. `commit_id` commits a
+    /// transaction that has an ID and does nothing.
+    ///
+    /// Standbys report at once how far they have replayed for commits that were made under `remote_apply`, and otherwise
+    /// every `wal_receiver_status_interval`. That one was; having written nothing but its commit record, it waits neither
+    /// for the standby itself nor for the disk.
     ///
     /// # Errors
     /// PostgreSQL's 57014 when it is cancelled; what was committed stays.
-    pub fn reach(&self) {
+    pub fn reach(&self, commit_id: impl FnOnce()) {
         if !self.wrote || !standbys_are_awaited(self.level) {
             return;
         }
         if self.level == Level::SYNCHRONOUS_COMMIT_REMOTE_APPLY {
-            ask_for_apply();
+            commit_id();
+            // SAFETY: the end of this backend's last commit record.
+            unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
         }
         // SAFETY: the end of this backend's last commit record.
         let end = unsafe { pg_sys::XactLastCommitEnd };
@@ -90,19 +97,6 @@ fn confirmed(level: u32) -> pg_sys::XLogRecPtr {
     // SAFETY: shared memory that lives as long as the server. The WAL senders write the eight bytes at once; a value
     // read too early is read again.
     unsafe { std::ptr::read_volatile(&raw const (*pg_sys::WalSndCtl).lsn[mode as usize]) }
-}
-
-/// Commits a transaction that does nothing, so that standbys report at once how far they have replayed.
-///
-/// They do so for commits that were made under `remote_apply`, and otherwise every `wal_receiver_status_interval`.
-/// Having written nothing but its commit record, this one does not wait for the standby itself, nor for the disk.
-fn ask_for_apply() {
-    // SAFETY: the transaction that followed the last commit has done nothing yet.
-    unsafe {
-        pg_sys::GetCurrentTransactionId();
-        pg_sys::SPI_commit();
-        pg_sys::XLogFlush(pg_sys::XactLastCommitEnd);
-    }
 }
 
 /// As PostgreSQL says when a cancellation comes into that wait: the error alone could be taken for a rollback.

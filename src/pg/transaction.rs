@@ -14,28 +14,34 @@ use crate::pg::tx::Tx;
 
 /// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
-/// All that PostgreSQL allocated for `work` is freed. An error leaves the transaction to be rolled back by the
-/// error's way out of the CALL. Locks are let go before a synchronous standby is waited for. The session's
+/// All that PostgreSQL allocated for `work` is freed. Locks are let go before a synchronous standby is waited for. The session's
 /// `lock_timeout` does not count: the steps set their own. For the driver of the run alone.
 ///
 /// # Errors
-/// Those of `work`, and PostgreSQL's 57014 when the wait for a standby is cancelled.
+/// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
 pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     let connection = Connection::open_nonatomic();
     read_committed();
     let tx = Tx::of_this_thread();
     settings::wait_for_locks_without_limit(&tx);
-    let result = work(&tx)?;
-    let durability = Durability::local_first(&tx);
-    connection.commit();
-    durability.reach();
-    Ok(result)
+    match work(&tx) {
+        Ok(result) => {
+            let durability = Durability::local_first(&tx);
+            connection.commit();
+            durability.reach(|| commit_id_within_call(&connection));
+            Ok(result)
+        }
+        Err(error) => {
+            connection.roll_back();
+            Err(error)
+        }
+    }
 }
 
 /// Runs `work` in a transaction of a background worker, and commits it. Otherwise as [`commit_within_call`].
 ///
 /// # Errors
-/// Those of `work`; then nothing of the transaction is left.
+/// Those of [`commit_within_call`].
 pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
     unsafe { pg_sys::StartTransactionCommand() };
@@ -51,13 +57,30 @@ pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Res
             snapshot::drop_all();
             // SAFETY: the transaction was begun above, and nothing of it is in use any more.
             unsafe { pg_sys::CommitTransactionCommand() };
-            durability.reach();
+            durability.reach(commit_id_within_worker);
             Ok(result)
         }
         Err(error) => {
             roll_back_worker();
             Err(error)
         }
+    }
+}
+
+/// Commits a transaction of a CALL that has an ID and does nothing.
+fn commit_id_within_call(connection: &Connection) {
+    // SAFETY: the transaction that followed the last commit has done nothing yet.
+    unsafe { pg_sys::GetCurrentTransactionId() };
+    connection.commit();
+}
+
+/// Commits a transaction of a background worker that has an ID and does nothing.
+fn commit_id_within_worker() {
+    // SAFETY: the worker is between two transactions.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        pg_sys::GetCurrentTransactionId();
+        pg_sys::CommitTransactionCommand();
     }
 }
 

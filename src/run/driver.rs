@@ -72,9 +72,7 @@ impl Driver {
     /// Runs `work` in a transaction and commits it. Nothing of the transaction can outlive it.
     ///
     /// # Errors
-    /// Those of `work`, which must not have written anything if the run goes on after them: what it wrote is committed with
-    /// the next transaction, or rolled back by the error that ends the CALL. PostgreSQL's 57014 when the wait for a
-    /// standby is cancelled.
+    /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
     pub fn transaction<T, E>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         if self.in_transaction.replace(true) {
             pgrx::error!("a transaction was begun within another one");

@@ -1,11 +1,11 @@
 //! The background workers that help the process which leads a run, and how each side is told of the other's end.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{login, session_settings};
 use crate::error::Error;
-use crate::job::store::Job;
 use crate::pg::role;
 use crate::pg::segment::Segment;
 use crate::pg::tx::Tx;
@@ -99,10 +99,10 @@ impl Drop for Helpers {
 
 /// The orders of a leader: those of its job, and to end when a helper has.
 pub struct Leading {
-    /// The job.
-    pub job: Rc<Job>,
+    /// The job's.
+    pub job: Rc<dyn Supervision>,
     /// The helpers.
-    pub helpers: Rc<std::cell::RefCell<Helpers>>,
+    pub helpers: Rc<RefCell<Helpers>>,
 }
 
 impl Supervision for Leading {
@@ -125,8 +125,8 @@ impl Supervision for Leading {
 
 /// The orders of a helper: to wait while its job is paused, and to end when the leader needs nobody any more.
 pub struct Helping {
-    /// The job.
-    pub job: Rc<Job>,
+    /// The job's.
+    pub job: Rc<dyn Supervision>,
     /// The place of the helper.
     pub membership: Rc<Membership>,
 }
