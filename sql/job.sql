@@ -76,12 +76,18 @@ CREATE POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job FOR SEL
                       WHERE p.system_identifier OPERATOR(pg_catalog.=) safe_backfill_job.system_identifier
                       AND p.job_id OPERATOR(pg_catalog.=) safe_backfill_job.job_id));
 
-GRANT SELECT ON @extschema@.safe_backfill_job, @extschema@.safe_backfill_part TO PUBLIC;
+GRANT SELECT ON @extschema@.safe_backfill_part TO PUBLIC;
+
+-- Not its settings, among which an application may have secrets.
+GRANT SELECT (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, workers, state,
+              role, pid, background, waits_for, waits_since, error, created_at, started_at, finished_at)
+    ON @extschema@.safe_backfill_job TO PUBLIC;
 
 -- One row per leaf table, and one for a job as a whole where it has several of them, or none yet.
 CREATE VIEW @extschema@.safe_backfill_progress WITH (security_invoker = true) AS
 WITH job AS (
-    SELECT j.*,
+    SELECT j.job_id, j.table_name, j.column_name, j.column_number, j.state, j.pid, j.background, j.waits_for,
+           j.waits_since, j.error, j.started_at, j.finished_at,
            j.state OPERATOR(pg_catalog.=)
                ANY (ARRAY['running', 'paused', 'cancelled', 'failed']::pg_catalog.text[]) AS unfinished,
            pg_catalog.pg_is_in_recovery() AS elsewhere,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
+use crate::pg::settings;
 use crate::pg::tx::Tx;
 
 // Read with the session's own search path, which is one of the settings, and so with all names in full.
@@ -18,16 +19,28 @@ const SETTINGS: &str = "
 
 /// Those that another process needs to read the same SQL in the same way, as JSON. Not those that steer the run: they are
 /// the role's and the database's there, and can be changed while it goes on.
-pub fn of_sql(tx: &Tx) -> Option<String> {
-    tx.execute(SETTINGS, &[&false])
-        .first()
-        .and_then(|row| row.get(1))
+///
+/// # Errors
+/// [`Error::StoredJob`].
+pub fn of_sql(tx: &Tx) -> Result<String, Error> {
+    read(tx, false)
 }
 
 /// Those that a process which helps this one needs, as JSON: what steers this run steers it, too.
-pub fn of_helpers(tx: &Tx) -> String {
-    let rows = tx.execute(SETTINGS, &[&true]);
-    rows.first().and_then(|row| row.get(1)).unwrap_or_default()
+///
+/// # Errors
+/// [`Error::StoredJob`].
+pub fn of_helpers(tx: &Tx) -> Result<String, Error> {
+    read(tx, true)
+}
+
+fn read(tx: &Tx, steering: bool) -> Result<String, Error> {
+    let rows = tx.execute(SETTINGS, &[&steering]);
+    let defined: Option<String> = rows.first().and_then(|row| row.get(1));
+    let mut settings = settings::placeholders(tx);
+    settings.extend(parse(&defined.unwrap_or_default())?);
+    let settings: BTreeMap<String, String> = settings.into_iter().collect();
+    Ok(serde_json::to_string(&settings)?)
 }
 
 /// What is stored as JSON.

@@ -151,7 +151,7 @@ pub fn hand_over(tx: &Tx, home: &Home, id: i64, what: &Assignment) -> Result<(),
             settings = $4::jsonb
         WHERE system_identifier = $1 AND job_id = $2";
     let cluster = server::system_identifier();
-    let (settings, role) = (session_settings::of_sql(tx), role::current_user());
+    let (settings, role) = (session_settings::of_sql(tx)?, role::current_user());
     home.execute(
         tx,
         HAND_OVER,

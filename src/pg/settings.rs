@@ -67,6 +67,49 @@ impl Tx {
     }
 }
 
+/// Settings that no library has defined, such as `app.tenant`, and that this session has been given.
+///
+/// `pg_settings` does not show them.
+pub fn placeholders(_tx: &Tx) -> Vec<(String, String)> {
+    const SESSION: [pg_sys::GucSource::Type; 2] = [
+        pg_sys::GucSource::PGC_S_CLIENT,
+        pg_sys::GucSource::PGC_S_SESSION,
+    ];
+    let mut found = vec![];
+    for &setting in defined() {
+        // SAFETY: PostgreSQL's settings are changed by this thread alone. A name is NUL-terminated, and so is the value of
+        // one that exists.
+        unsafe {
+            let is_placeholder = (*setting).flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
+            if !is_placeholder || !SESSION.contains(&(*setting).source) {
+                continue;
+            }
+            let value = pg_sys::GetConfigOption((*setting).name, true, false);
+            if !value.is_null() {
+                let text = |c| CStr::from_ptr(c).to_string_lossy().into_owned();
+                found.push((text((*setting).name), text(value)));
+            }
+        }
+    }
+    found
+}
+
+/// All settings that there are.
+fn defined<'tx>() -> &'tx [*mut pg_sys::config_generic] {
+    let mut count = 0;
+    // SAFETY: an array of so many pointers, which PostgreSQL keeps, or has made in the transaction's memory.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let first = {
+            count += pg_sys::GetNumConfigOptions();
+            pg_sys::get_guc_variables()
+        };
+        #[cfg(not(feature = "pg15"))]
+        let first = pg_sys::get_guc_variables(&raw mut count);
+        std::slice::from_raw_parts(first, count.unsigned_abs() as usize)
+    }
+}
+
 /// Has locks waited for without a limit until the end of this transaction, whatever `lock_timeout` the session has.
 pub fn wait_for_locks_without_limit(_tx: &Tx) {
     // SAFETY: an integer that only this thread changes.

@@ -11,7 +11,7 @@ use crate::pg::call::Call;
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
-use crate::pg::{server, spi};
+use crate::pg::{server, settings, spi};
 use crate::run::supervision::Supervision;
 
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.
@@ -100,8 +100,8 @@ impl Driver {
     }
 
     /// Runs `work`. If it fails, all that is not committed is rolled back, and `last_words` are run in a transaction of their
-    /// own before the failure goes on its way; they are dropped where they fail themselves, and where a CALL is part of
-    /// another statement.
+    /// own before the failure goes on its way. No standby is waited for then: that may be what was cancelled. They are dropped
+    /// where they fail themselves, and where a CALL is part of another statement.
     ///
     /// # Errors
     /// Those of `work`.
@@ -117,7 +117,10 @@ impl Driver {
             }
             transaction::or_roll_back(
                 || {
-                    let said = self.transaction(|tx| last_words(tx, failure));
+                    let said = self.transaction(|tx| {
+                        settings::set_local_commit_to_local(tx);
+                        last_words(tx, failure)
+                    });
                     if said.is_err() {
                         self.roll_back();
                     }

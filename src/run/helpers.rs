@@ -35,7 +35,7 @@ impl Helpers {
         driver.transaction(|tx| {
             let role = role::current_user();
             login::require(tx, role)?;
-            let segment = Segment::create(tx, &session_settings::of_helpers(tx));
+            let segment = Segment::create(tx, &session_settings::of_helpers(tx)?);
             let handle = segment.handle();
             let mut helpers = Helpers {
                 membership: Rc::new(Membership::shared(segment, 0, of)),
