@@ -17,6 +17,8 @@ use crate::run::driver::Driver;
 
 /// The table that jobs are stored in, as messages name it.
 const JOB_TABLE: &str = "safe_backfill_job";
+/// The table that the progress of each leaf is stored in, likewise.
+const PART_TABLE: &str = "safe_backfill_part";
 
 /// The extension's own tables and sequence.
 #[derive(Debug, Clone)]
@@ -256,7 +258,12 @@ impl Home {
         };
         Err(Error::JobTablePublished {
             publication,
-            table: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
+            table: if table == self.job_table {
+                JOB_TABLE
+            } else {
+                PART_TABLE
+            },
+            qualified: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
         })
     }
 }

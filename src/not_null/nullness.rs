@@ -28,6 +28,7 @@ pub fn require_attribute(tx: &Tx, relation: &Relation, column: &str) -> Result<A
     Attribute::find(tx, relation.oid, column).ok_or_else(|| Error::NoColumn {
         table: relation.name.clone(),
         column: column.into(),
+        qualified: relation.quoted(),
     })
 }
 
