@@ -25,12 +25,12 @@ impl Wait {
         Wait { what, setting }
     }
 
-    /// The time between two batches is long.
+    /// The time between two batches.
     pub fn between_batches(time: Duration) -> Self {
         Self::of("pause", format!("the next batch, for {}", seconds(time)))
     }
 
-    /// A standby is behind by so many bytes, and for so long.
+    /// A standby is behind by `bytes`, and for `age`.
     pub fn standby(name: &str, pid: i32, bytes: u64, age: Duration) -> Self {
         Self::of(
             "max_replica_lag",
@@ -42,7 +42,7 @@ impl Wait {
         )
     }
 
-    /// Much WAL is kept for a slot.
+    /// Too much WAL is kept for a replication slot.
     pub fn slot(name: &str, active: bool, bytes: u64) -> Self {
         let nobody = if active {
             ""
@@ -58,7 +58,7 @@ impl Wait {
         )
     }
 
-    /// The archiver is behind.
+    /// Too much WAL waits to be archived.
     pub fn archiver(bytes: u64, failing: bool) -> Self {
         let failing = if failing {
             " and whose last attempt has failed"
@@ -74,7 +74,7 @@ impl Wait {
         )
     }
 
-    /// There is much WAL.
+    /// The directory `pg_wal` is too large.
     pub fn pg_wal(bytes: u64) -> Self {
         Self::of(
             "max_pg_wal_size",
@@ -93,7 +93,7 @@ impl Wait {
         )
     }
 
-    /// The user's query is true.
+    /// The query of `hold_while` returns true.
     pub fn hold_while() -> Self {
         Self::of(
             "hold_while",
