@@ -53,7 +53,7 @@ const TOAST_THRESHOLD: usize = 2032;
 const TOAST_POINTER: usize = 18;
 
 impl Growth {
-    /// The row at this offset, whose present version has so many bytes, header included.
+    /// The row at `offset`, whose present version is `length` bytes long, header included.
     #[inline]
     pub fn row(self, offset: u16, length: usize) -> Row {
         Row {

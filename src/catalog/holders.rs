@@ -30,7 +30,7 @@ pub fn of_tables(tx: &Tx, tables: &[pg_sys::Oid], only_strong: bool) -> Option<S
     tx.catalog_value(TABLES, &[&tables.to_vec(), &only_strong])
 }
 
-/// The process that has the lock of a run on a column, if it still has it.
+/// The process that holds the lock of a run on this column, if one does.
 pub fn of_column(tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<i32> {
     tx.catalog_value(COLUMN, &[&table, &number])
 }
