@@ -10,8 +10,9 @@ use crate::pg::failure::Failure;
 
 mod detail;
 mod hint;
+mod rewrite;
 
-pub use detail::RewriteReason;
+pub use rewrite::RewriteReason;
 
 /// A failure that the user can understand and act on.
 ///

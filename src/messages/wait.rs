@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::messages::seconds;
+use crate::messages::amounts::seconds;
 use crate::pg::usage;
 
 /// What a run waits for, and which setting has it do so.
