@@ -1,7 +1,7 @@
 //! Adds a column without rewriting the table.
 //!
 //! PostgreSQL keeps the value that older rows are read with in the catalogs (`atthasmissing` in `pg_attribute`), if it
-//! is one constant. Everything that would make it write every row anew is refused.
+//! is one constant. Everything that would make it rewrite the table is refused.
 
 use pgrx::pg_sys;
 
@@ -9,7 +9,7 @@ use crate::catalog::attribute::Attribute;
 use crate::catalog::relation::{Relation, require_alterable, require_owned};
 use crate::catalog::tree;
 use crate::ddl::{self, Locks};
-use crate::error::Error;
+use crate::error::{Error, RewriteReason};
 use crate::messages;
 use crate::pg::lock::TableLock;
 use crate::pg::parse;
@@ -28,7 +28,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Checks the table and the type; `default` is asked for a value of that type. Nothing is touched.
+    /// Checks the table and the type, and has `default` make a value of that type. Changes nothing.
     ///
     /// # Errors
     /// Those of [`require_alterable`], [`Error::NotAType`], [`Error::WouldRewrite`], PostgreSQL's own for an unknown
@@ -48,7 +48,7 @@ impl Request {
         let column_type = parse::type_name(tx, type_text).ok_or_else(|| Error::NotAType {
             text: type_text.into(),
         })?;
-        // Before the default is read, which a constraint of the domain could refuse.
+        // First this: otherwise a constraint of the domain could refuse the default with another error.
         if let Some(why) = constraints(tx, column_type) {
             return Err(would_rewrite(why));
         }
@@ -65,7 +65,7 @@ impl Request {
     fn require_no_rewrite(&self, tx: &Tx) -> Result<(), Error> {
         let volatile = || {
             let found = self.default.is_none() && self.column_type.default_is_volatile(tx);
-            found.then(|| format!("Type {} has a volatile default.", self.column_type.name(tx)))
+            found.then(|| RewriteReason::VolatileDefault(self.column_type.name(tx)))
         };
         match constraints(tx, self.column_type).or_else(volatile) {
             Some(why) => Err(would_rewrite(&self.table, &self.column, why)),
@@ -74,7 +74,7 @@ impl Request {
     }
 }
 
-fn would_rewrite(table: &Relation, column: &str, why: String) -> Error {
+fn would_rewrite(table: &Relation, column: &str, why: RewriteReason) -> Error {
     Error::WouldRewrite {
         table: table.name.clone(),
         column: column.into(),
@@ -82,15 +82,15 @@ fn would_rewrite(table: &Relation, column: &str, why: String) -> Error {
     }
 }
 
-/// Why PostgreSQL would look at every row for a column of this type, if it would.
-fn constraints(tx: &Tx, column_type: ColumnType) -> Option<String> {
+/// Why PostgreSQL would have to check every row for a column of this type, if it would.
+fn constraints(tx: &Tx, column_type: ColumnType) -> Option<RewriteReason> {
     column_type
         .has_domain_constraints(tx)
-        .then(|| format!("Domain {} has constraints.", column_type.name(tx)))
+        .then(|| RewriteReason::DomainConstraints(column_type.name(tx)))
 }
 
-/// Why a column of this type could not be added, if it is one of those that are no types.
-fn serial(text: &str) -> Option<String> {
+/// Why a column of this type could not be added, if it is `serial` or a variant, which are not real types.
+fn serial(text: &str) -> Option<RewriteReason> {
     const SERIAL: [&str; 6] = [
         "serial",
         "serial2",
@@ -101,7 +101,7 @@ fn serial(text: &str) -> Option<String> {
     ];
     SERIAL
         .contains(&text.trim().to_ascii_lowercase().as_str())
-        .then(|| format!("Type {} gives every row a value of its own.", text.trim()))
+        .then(|| RewriteReason::Serial(text.trim().into()))
 }
 
 /// Adds the column, to all tables below the named one as well.
@@ -138,7 +138,7 @@ fn add(driver: &Driver, request: &Request) -> Result<bool, Error> {
         if request.exists(tx)? {
             return Ok(false);
         }
-        // The domain may have got a constraint while the table was waited for.
+        // The domain may have got a constraint while this waited for the table.
         request.require_no_rewrite(tx)?;
         let _reading = Temporarily::array_nulls(tx);
         tx.execute(&request.statement(tx, &table), &[]);

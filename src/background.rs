@@ -1,4 +1,4 @@
-//! Jobs that run in a background worker, as the role that has started them, whatever becomes of its session.
+//! Jobs that run in a background worker, as the role that started them, and outlive its session.
 
 use pgrx::pg_sys;
 
@@ -43,7 +43,8 @@ pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
     Ok(id)
 }
 
-/// Has an unfinished job go on, in a background worker if no process works on it; `false` if there is nothing to do.
+/// Resumes an unfinished job, in a background worker if no process works on it. Returns `false` if there is nothing to
+/// do.
 ///
 /// # Errors
 /// [`Error::NoWorkerSlot`], [`Error::NoLogin`].
@@ -59,7 +60,7 @@ pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Starts a worker that takes the job up as this role, once that transaction has ended.
+/// Starts a worker that takes up the job as this role, once `transaction` has ended.
 ///
 /// # Errors
 /// [`Error::NoWorkerSlot`].

@@ -87,20 +87,21 @@ pub fn run<T>(
     }
 }
 
-/// Who kept a statement from its locks, as far as they are to be found.
+/// Who kept a statement from its locks, as far as that can be found.
 type Holders = Option<String>;
 
-/// How the wait for all locks went.
+/// What one attempt to take all locks came to.
 enum Locked<T> {
-    /// They were to be had, and the statement has run.
+    /// All were acquired, and the statement has run.
     All(T),
-    /// This table was not, and nothing is locked any more.
+    /// This table is locked by others. All locks taken so far are released.
     Busy(pg_sys::Oid),
 }
 
 /// One attempt: all locks, within one lock timeout.
 ///
-/// Of several tables only one is ever waited for, while nothing else is locked. The others have to be free then.
+/// Waits for one table at a time, holding no other lock. If another one is locked, it releases everything and waits for
+/// that one first.
 fn try_for_a_while<T>(
     driver: &Driver,
     locks: &Locks<'_>,
@@ -136,9 +137,9 @@ fn take_and_run<T>(
     left: Duration,
     statement: &mut impl FnMut(&Tx) -> Result<T, Error>,
 ) -> Result<Locked<T>, Error> {
-    // Others that wait for what is locked here must not look for a deadlock while something else is waited for.
+    // Others who wait for the locks held here must not start looking for a deadlock while this waits for another one.
     let second_wait = server_settings::deadlock_timeout() / 2;
-    // Otherwise autovacuum, which gives way only to someone who has waited for this long, would outlast every attempt.
+    // Autovacuum gives way only to those who have waited for deadlock_timeout. Without this, it would outlast every attempt.
     tx.set_deadlock_timeout(server_settings::deadlock_timeout().min(left / 2));
     tx.set_lock_timeout(left);
     let began = Instant::now();

@@ -10,6 +10,9 @@ use crate::pg::failure::Failure;
 
 mod detail;
 mod hint;
+mod rewrite;
+
+pub use rewrite::RewriteReason;
 
 /// A failure that the user can understand and act on.
 ///
@@ -34,7 +37,7 @@ pub enum Error {
     /// The batch size is out of range.
     #[error("batch size {given} is outside the valid range ({least} .. {most})")]
     BatchSize { given: i32, least: i32, most: i32 },
-    /// The table went away, or the OID never was one.
+    /// The table was dropped meanwhile, or no table ever had this OID.
     #[error("table with OID {oid} does not exist")]
     NoTable { oid: u32 },
     /// Something that is not a table.
@@ -44,7 +47,7 @@ pub enum Error {
     #[error("table \"{table}\" has foreign table \"{leaf}\" below it")]
     ForeignLeaf { table: String, leaf: String },
     /// A table that belongs to PostgreSQL itself.
-    #[error("\"{name}\" is a system catalog")]
+    #[error("table \"{name}\" is a system catalog")]
     SystemCatalog { name: String },
     /// Another session's temporary table.
     #[error("cannot access temporary table \"{name}\" of another session")]
@@ -58,7 +61,7 @@ pub enum Error {
     /// The caller does not own the table.
     #[error("must be owner of table \"{table}\"")]
     NotOwner { table: String },
-    /// More or less than the name of a type.
+    /// The text is not the name of a type and nothing else.
     #[error("invalid column type: \"{text}\"")]
     NotAType { text: String },
     /// PostgreSQL would write every row anew to add such a column.
@@ -66,10 +69,9 @@ pub enum Error {
     WouldRewrite {
         table: String,
         column: String,
-        /// A full sentence.
-        why: String,
+        why: RewriteReason,
     },
-    /// A column of that name there is in every table.
+    /// Every table has a system column of that name.
     #[error("column name \"{column}\" conflicts with a system column name")]
     SystemColumnName { column: String },
     /// There is a column of that name already.
@@ -92,20 +94,25 @@ pub enum Error {
         /// Why a constraint that was added could not be dropped again.
         left: Option<String>,
     },
-    /// Others never let go of the table.
+    /// Other transactions kept the table locked.
     #[error("could not lock table \"{table}\"")]
     LockNotAvailable {
         table: String,
         attempts: u32,
         holders: Option<String>,
     },
-    /// Tables were being attached all the time.
+    /// New partitions or child tables were attached in every round.
     #[error("table \"{table}\" kept getting new partitions or child tables")]
     TreeKeepsChanging { table: String },
     /// The column is missing.
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
-    NoColumn { table: String, column: String },
-    /// `ctid`, `xmin` and their like.
+    NoColumn {
+        table: String,
+        column: String,
+        /// The table with its schema, as SQL writes it.
+        qualified: String,
+    },
+    /// A system column, such as `ctid` or `xmin`.
     #[error("column \"{column}\" is a system column")]
     SystemColumn { column: String },
     /// A column that PostgreSQL computes.
@@ -162,16 +169,16 @@ pub enum Error {
     /// The table was dropped between two batches.
     #[error("table \"{table}\" was dropped during the call")]
     TableDropped { table: String },
-    /// Other transactions never let go of their rows.
+    /// Other transactions kept their rows locked.
     #[error("could not fill {} of table \"{table}\" because {}", rows_of(*rows), locked_by(*rows, holders.is_some()))]
     RowsLocked {
         table: String,
-        /// `None` if even they could not be counted.
+        /// `None` if the rows could not be counted.
         rows: Option<u64>,
         holders: Option<String>,
         /// The message of the last error.
         message: String,
-        /// The statement that goes on.
+        /// The CALL that continues the run.
         call: String,
     },
     /// The job tables of the extension are not there.
@@ -180,22 +187,23 @@ pub enum Error {
     /// The job tables of the extension went away while a CALL was using them.
     #[error("extension \"pg_safe_backfill\" was dropped during the call")]
     ExtensionDropped,
-    /// A publication names the job table.
-    #[error("table {table} is published by publication \"{publication}\"")]
+    /// A publication names one of the job tables.
+    #[error("table \"{table}\" is published by publication \"{publication}\"")]
     JobTablePublished {
         publication: String,
-        /// As SQL writes it, with its schema.
-        table: String,
+        table: &'static str,
+        /// The table with its schema, as SQL writes it.
+        qualified: String,
     },
-    /// Triggers that an UPDATE of the named table would fire, and UPDATEs of its leaves do not.
+    /// A trigger that an UPDATE of the named table would fire, but UPDATEs of its leaves would not.
     #[error(
         "cannot backfill table \"{table}\" because of its statement-level UPDATE trigger \"{trigger}\""
     )]
     StatementTrigger { table: String, trigger: String },
-    /// Somebody has called `safe_backfill_cancel`.
+    /// Another session has called `safe_backfill_cancel`.
     #[error("canceling backfill of table \"{table}\" due to safe_backfill_cancel")]
     Cancelled { table: String, job: i64 },
-    /// The query that is to hold the run back cannot be run, or answers with something else than yes or no.
+    /// The query of `hold_while` fails, or does not return a boolean.
     #[error("could not run the query of \"safe_backfill.hold_while\"")]
     HoldWhile {
         /// A full sentence.
@@ -210,30 +218,30 @@ pub enum Error {
     /// There is no job of that number.
     #[error("job {job} does not exist")]
     NoJob { job: i64 },
-    /// The current user may not steer the job.
+    /// The current user may not control the job.
     #[error("permission denied for job {job}")]
     JobPermission { job: i64 },
-    /// The job cannot be cleared away while a process works on it.
+    /// The job cannot be removed while a process works on it.
     #[error("job {job} is running")]
     JobRunning { job: i64, pid: i32 },
-    /// So many processes cannot work on one table.
+    /// The number of workers is out of range.
     #[error("number of workers {given} is outside the valid range ({least} .. {most})")]
     Workers { given: i32, least: i32, most: i32 },
-    /// What has ended a process that helps.
+    /// The error that ended a helper process.
     #[error("{}", .0.message)]
     OfHelper(Failure),
-    /// A process that helps has ended and has not told why.
+    /// A helper process ended without reporting an error.
     #[error("lost a background worker of the backfill")]
     HelperLost,
-    /// The leader needs its helpers no more: how a helper is told so, and seen by nobody.
+    /// Ends a helper once the leader needs it no more. No user sees it.
     #[error("the backfill has ended")]
     TeamIsOver,
-    /// What the job table holds cannot be read.
+    /// A stored job cannot be read.
     #[error("could not read the stored job: {0}")]
     StoredJob(#[from] serde_json::Error),
 }
 
-/// What became of a column.
+/// How a column changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It was dropped.
@@ -242,7 +250,7 @@ pub enum Change {
     Renamed,
     /// It was given another type.
     Altered,
-    /// It was dropped, and another one made of that name.
+    /// It was dropped, and another one was added under its name.
     Replaced,
 }
 
@@ -324,7 +332,7 @@ fn locked_by(rows: Option<u64>, holders_are_known: bool) -> String {
 }
 
 impl Error {
-    /// The error as it can be kept.
+    /// The error in the form in which it is stored.
     pub fn as_failure(&self) -> Failure {
         Failure::new(
             self.sqlstate(),

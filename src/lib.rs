@@ -1,7 +1,7 @@
 //! Add a column to a huge, busy table and make it NOT NULL without anyone noticing.
 //!
-//! `sql.rs` is the door. `add_column.rs`, `fill/` and `not_null/` are the three steps; crate `planner` holds the idea that
-//! makes the second one fast.
+//! `sql.rs` has everything that SQL can call. `add_column.rs`, `fill/` and `not_null/` are the three steps; crate
+//! `planner` holds the idea that makes the second one fast.
 
 mod add_column;
 mod background;

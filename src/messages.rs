@@ -1,6 +1,5 @@
 //! What a run says without ending: every NOTICE and WARNING, in PostgreSQL's message style.
 
-use std::fmt;
 use std::time::Duration;
 
 use planner::phase::Finding;
@@ -8,17 +7,14 @@ use planner::phase::Finding;
 use crate::pg::{message, spi, usage};
 use crate::settings;
 
-/// So many of them: `1 row`, `2 batches`.
-pub fn counted(count: u64, noun: &str) -> String {
-    let plural = match count {
-        1 => "",
-        _ if noun.ends_with("ch") => "es",
-        _ => "s",
-    };
-    format!("{count} {noun}{plural}")
-}
+mod amounts;
+mod wait;
 
-/// A line that stands for itself.
+pub use amounts::counted;
+use amounts::{growth, seconds};
+pub use wait::Wait;
+
+/// Sends a NOTICE without DETAIL and HINT.
 pub fn say(line: String) {
     message::notice(line, None, None);
 }
@@ -88,166 +84,65 @@ pub fn say_summary(table: &str, summary: &Summary) {
         ..
     } = summary;
     let hot = summary.hot.map_or_else(String::new, |share| {
-        format!("; {:.0}% HOT updates", 100.0 * share)
+        format!("  {:.0}% of the updates were HOT.", 100.0 * share)
     });
     message::notice(
         format!("filled {} of table \"{table}\"", counted(*rows, "row")),
         Some(&format!(
-            "{} in {}, {:.0} rows/s{hot}; heap {}, indexes {}; {} of WAL.",
+            "It took {} in {}, at {:.0} rows/s, and wrote {} of WAL.{hot}  The heap changed by {}, the indexes by {}.",
             counted(summary.batches, "batch"),
             seconds(*time),
             *rows as f64 / time.as_secs_f64().max(1e-9),
+            usage::size_pretty(summary.wal),
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
-            usage::size_pretty(summary.wal),
         )),
         None,
     );
 }
 
-/// A step was not needed.
+/// The column is NOT NULL already, so there is nothing to do.
 pub fn say_already_not_null(table: &str, column: &str) {
     say(format!(
         "column \"{column}\" of table \"{table}\" is already NOT NULL, skipping"
     ));
 }
 
-/// The last step is done.
+/// The column has just been made NOT NULL.
 pub fn say_now_not_null(table: &str, column: &str) {
     say(format!(
         "column \"{column}\" of table \"{table}\" is now NOT NULL"
     ));
 }
 
-/// A column is there already, and has this type; a default was given for it.
+/// The column exists already, with this type. `default`: the CALL gave a default, which was not used.
 pub fn say_column_exists(table: &str, column: &str, type_name: &str, default: bool) {
     message::notice(
         format!("column \"{column}\" of table \"{table}\" already exists, skipping"),
         Some(&format!(
-            "It is of type {type_name}.  Its default and its rows were left as they are."
+            "It is of type {type_name}.  Its default and the existing rows were left unchanged."
         )),
-        default.then_some("safe_backfill fills rows that are null."),
+        default.then_some("To fill existing rows, call safe_backfill."),
     );
 }
 
-/// New rows will be NULL again. The table is given as SQL names it, too, and the value of all rows, if it is one: then the
-/// HINT can be run.
+/// The column has no default, so new rows will be NULL. `quoted` is the table as SQL names it, and `value` the constant that
+/// rows are filled with, if it is one: both make the HINT a statement that can be run.
 pub fn say_no_default(table: &str, column: &str, quoted: &str, value: Option<&str>) {
     let default = value.map_or_else(|| "...".into(), spi::quote_literal);
     message::notice(
         format!("column \"{column}\" of table \"{table}\" has no default"),
-        Some("Rows inserted without a value for it are null again."),
+        Some("Rows inserted without a value for it will be null."),
         Some(&format!(
-            "Set one first, for new rows alone: SET lock_timeout = '1s'; ALTER TABLE {quoted} ALTER COLUMN {} SET DEFAULT {default};",
+            "Set one first, for new rows only: SET lock_timeout = '1s'; ALTER TABLE {quoted} ALTER COLUMN {} SET DEFAULT {default};",
             spi::quote(column)
         )),
     );
 }
 
-/// Another run is working on a partition; that is its error.
+/// Another run is working on a partition, as this error says.
 pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
     message::notice(format!("{error}; waiting for it to end"), detail, None);
-}
-
-/// What a run waits for, and which setting has it do so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    what: String,
-    /// The setting, without the extension's prefix.
-    pub setting: &'static str,
-}
-
-impl fmt::Display for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl Wait {
-    fn of(setting: &'static str, what: String) -> Self {
-        Wait { what, setting }
-    }
-
-    /// The time between two batches is long.
-    pub fn between_batches(time: Duration) -> Self {
-        Self::of("pause", format!("the next batch, for {}", seconds(time)))
-    }
-
-    /// A standby is behind by so many bytes, and for so long.
-    pub fn standby(name: &str, pid: i32, bytes: u64, age: Duration) -> Self {
-        Self::of(
-            "max_replica_lag",
-            format!(
-                "standby \"{name}\" (process {pid}), which has {} of WAL to replay and is {} behind",
-                usage::size_pretty(bytes),
-                seconds(age)
-            ),
-        )
-    }
-
-    /// Much WAL is kept for a slot.
-    pub fn slot(name: &str, active: bool, bytes: u64) -> Self {
-        let nobody = if active {
-            ""
-        } else {
-            " and which nobody reads"
-        };
-        Self::of(
-            "max_slot_lag",
-            format!(
-                "replication slot \"{name}\", for which {} of WAL is kept{nobody}",
-                usage::size_pretty(bytes)
-            ),
-        )
-    }
-
-    /// The archiver is behind.
-    pub fn archiver(bytes: u64, failing: bool) -> Self {
-        let failing = if failing {
-            " and whose last attempt has failed"
-        } else {
-            ""
-        };
-        Self::of(
-            "max_archive_lag",
-            format!(
-                "the WAL archiver, which has {} to archive{failing}",
-                usage::size_pretty(bytes)
-            ),
-        )
-    }
-
-    /// There is much WAL.
-    pub fn pg_wal(bytes: u64) -> Self {
-        Self::of(
-            "max_pg_wal_size",
-            format!(
-                "the directory pg_wal, which has {}",
-                usage::size_pretty(bytes)
-            ),
-        )
-    }
-
-    /// Autovacuum works on the table.
-    pub fn autovacuum(pid: i32) -> Self {
-        Self::of(
-            "hold_for_autovacuum",
-            format!("autovacuum of the table by process {pid}"),
-        )
-    }
-
-    /// An ANALYZE of the table has a snapshot.
-    pub fn analyze(pid: i32) -> Self {
-        Self::of("", format!("ANALYZE of the table by process {pid}"))
-    }
-
-    /// The user's query is true.
-    pub fn hold_while() -> Self {
-        Self::of(
-            "hold_while",
-            "the query of \"safe_backfill.hold_while\"".into(),
-        )
-    }
 }
 
 /// A run waits.
@@ -259,27 +154,42 @@ pub fn say_waiting(wait: &Wait) {
     );
 }
 
-/// A run could wait, and is set not to.
+/// A run should wait, but `archive_lag_action` has it only warn.
 pub fn warn_of_backlog(wait: &Wait) {
     message::warning(
         format!("the backfill goes on without waiting for {wait}"),
-        "It writes WAL all the time.",
+        "It continues to write WAL.",
         Some("See \"safe_backfill.archive_lag_action\"."),
     );
 }
 
 /// A background worker begins.
-pub fn say_worker_begins(column: &str) {
-    say(format!("filling column \"{column}\" in the background"));
+pub fn say_worker_begins(table: &str, column: &str) {
+    say(format!(
+        "filling column \"{column}\" of table \"{table}\" in the background"
+    ));
 }
 
-/// A job that a restart of the server has interrupted cannot be taken up.
-pub fn warn_no_slot_to_resume() {
+const NO_SLOT: &str = "All background worker slots are in use.";
+
+/// No worker could be started for a job that a restart of the server has interrupted.
+pub fn warn_no_slot_to_resume(job: i64) {
     message::warning(
-        "could not resume an interrupted backfill".into(),
-        "All background worker slots are in use.",
+        format!("could not resume job {job}"),
+        NO_SLOT,
+        Some(&format!(
+            "Increase \"max_worker_processes\", then run SELECT safe_backfill_resume({job});"
+        )),
+    );
+}
+
+/// No worker could be started to look for interrupted jobs in a database.
+pub fn warn_no_slot_to_look(database: u32) {
+    message::warning(
+        format!("could not look for interrupted jobs in database with OID {database}"),
+        NO_SLOT,
         Some(
-            "You might need to increase \"max_worker_processes\".  safe_backfill_resume takes it up.",
+            "Increase \"max_worker_processes\", then run safe_backfill_resume for each interrupted job.",
         ),
     );
 }
@@ -289,18 +199,18 @@ pub fn say_paused() {
     message::notice(
         "the backfill is paused".into(),
         None,
-        Some("It goes on after safe_backfill_resume."),
+        Some("To continue, call safe_backfill_resume."),
     );
 }
 
-/// The blocks of a table are those of another file now.
+/// The table was rewritten into another file.
 pub fn say_rewritten(table: &str) {
     say(format!(
         "table \"{table}\" was rewritten since the last batch; starting over at its first block"
     ));
 }
 
-/// Dead row versions are kept for somebody.
+/// Dead row versions cannot be removed because `holder` may still read them.
 pub fn say_horizon_holder(table: &str, holder: &str, hint: &str) {
     message::notice(
         format!("could not reuse dead row versions of table \"{table}\""),
@@ -311,7 +221,23 @@ pub fn say_horizon_holder(table: &str, holder: &str, hint: &str) {
     );
 }
 
-/// A lock was not to be had in time; who holds it, if that is known.
+/// What to do about a holder of the xmin horizon, by its kind and name.
+pub fn hint_on_holder(kind: &str, name: Option<&str>) -> String {
+    let name = spi::quote_literal(name.unwrap_or_default());
+    match kind {
+        "standby" => "Turn off \"hot_standby_feedback\" there while the backfill runs.".into(),
+        "prepared transaction" => {
+            format!("End it: COMMIT PREPARED {name}; or ROLLBACK PREPARED {name};")
+        }
+        "slot" => format!(
+            "Let its consumer catch up.  If nobody uses it, run SELECT pg_drop_replication_slot({name});"
+        ),
+        _ => "End that transaction.  Otherwise the backfill continues, but its updates will not be HOT."
+            .into(),
+    }
+}
+
+/// A lock was not available in time. `holders` says who holds it, if that is known.
 pub fn say_retry(table: &str, retry: u32, limit: u32, pause: Duration, holders: Option<String>) {
     message::notice(
         format!(
@@ -326,20 +252,18 @@ pub fn say_retry(table: &str, retry: u32, limit: u32, pause: Duration, holders: 
     );
 }
 
-/// The tables of the jobs would have been published.
+/// The job tables were made unlogged, since this publication would have published them.
 pub fn say_unlogged(publication: &str) {
     message::notice(
         format!(
             "tables \"safe_backfill_job\" and \"safe_backfill_part\" are unlogged now, because publication \"{publication}\" would publish them"
         ),
-        Some(
-            "After a crash of the server the progress of jobs is lost, but no row that was filled.",
-        ),
+        Some("If the server crashes, the progress of jobs is lost, but no row that was filled."),
         None,
     );
 }
 
-/// A validation begins that will take some time: it reads so many bytes, at so many bytes per second.
+/// A long validation begins. It reads `bytes`; `speed` is in bytes per second, if known.
 pub fn say_validating(table: &str, column: &str, bytes: u64, speed: Option<f64>) {
     let about = speed.map_or_else(String::new, |speed| {
         format!(" in about {:.0} s", (bytes as f64 / speed).ceil())
@@ -347,14 +271,14 @@ pub fn say_validating(table: &str, column: &str, bytes: u64, speed: Option<f64>)
     message::notice(
         format!("validating column \"{column}\" of table \"{table}\""),
         Some(&format!(
-            "It reads {}{about}, while others read and write.",
+            "It reads {}{about}.  Others can read and write the table meanwhile.",
             usage::size_pretty(bytes)
         )),
         None,
     );
 }
 
-/// A validation has ended that took some time.
+/// A long validation has ended.
 pub fn say_validated(table: &str, column: &str, time: Duration) {
     say(format!(
         "validated column \"{column}\" of table \"{table}\" in {:.1} s",
@@ -362,12 +286,12 @@ pub fn say_validated(table: &str, column: &str, time: Duration) {
     ));
 }
 
-/// Rows of a tree had to be filled in every round, so many in the last.
+/// Every round over a tree of tables found rows to fill; the last one filled `filled`.
 pub fn warn_of_moving_rows(table: &str, column: &str, filled: u64) {
     message::warning(
         format!("rows of table \"{table}\" kept becoming null"),
         &format!(
-            "At the last look {} had to be filled in column \"{column}\".",
+            "The last verification filled {} of column \"{column}\".",
             counted(filled, "row")
         ),
         Some(GIVE_A_VALUE),
@@ -375,20 +299,23 @@ pub fn warn_of_moving_rows(table: &str, column: &str, filled: u64) {
 }
 
 const GIVE_A_VALUE: &str =
-    "Set a default on the column, or have the application give a value, then call again.";
+    "Set a default for the column, or have the application give a value, then call again.";
 
-/// Rows are NULL still.
+/// Rows are still NULL at the end of a run.
 pub fn warn_of_leftover(table: &str, column: &str, finding: Finding) {
     let (detail, hint) = match finding {
         Finding::Verified { .. } => (
-            "The expression is null for them.",
-            "Fill them in another way.",
+            "The expression yields null.",
+            "Fix the expression, or fill these rows with a constant by calling safe_backfill.",
         ),
         Finding::Refused { .. } => (
-            "A trigger or the expression keeps them so.",
-            "Fill them in another way, or without the trigger.",
+            "A trigger or the expression sets the column to null.",
+            "Fix the trigger or the expression, then call again.",
         ),
-        Finding::KeptComing { .. } => ("New ones keep coming.", GIVE_A_VALUE),
+        Finding::KeptComing { .. } => (
+            "Other transactions kept writing rows without a value.",
+            GIVE_A_VALUE,
+        ),
     };
     let rows = finding.null();
     let are = if rows == 1 { "is" } else { "are" };
@@ -400,22 +327,6 @@ pub fn warn_of_leftover(table: &str, column: &str, finding: Finding) {
         detail,
         Some(hint),
     );
-}
-
-fn seconds(time: Duration) -> String {
-    let whole = time.as_secs();
-    match whole {
-        0..60 => format!("{:.1} s", time.as_secs_f64()),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-fn growth(before: i64, after: i64) -> String {
-    if before == 0 {
-        return format!("{after:+} bytes");
-    }
-    format!("{:+.1}%", 100.0 * (after - before) as f64 / before as f64)
 }
 
 #[cfg(test)]
@@ -433,13 +344,5 @@ mod tests {
             verifying("large_user", 0.4, 1, None),
             "table \"large_user\": verifying, 40.0% done, 1 row filled, time left not known yet"
         );
-    }
-
-    #[test]
-    fn times_and_sizes_read_well() {
-        assert_eq!(seconds(Duration::from_secs(75)), "1 min 15 s");
-        assert_eq!(seconds(Duration::from_secs(7322)), "2 h 2 min");
-        assert_eq!(growth(200, 226), "+13.0%");
-        assert_eq!(growth(0, 8192), "+8192 bytes");
     }
 }

@@ -88,25 +88,26 @@ pub fn define() {
         GucFlags::UNIT_MS,
     );
     define_throttle();
+    define_wal_limits();
     define_holds();
     crate::pg::settings::reserve_prefix();
 }
 
+/// Defines a setting of which zero means that it is off.
+fn define_limit(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    most: i32,
+    unit: GucFlags,
+) {
+    let context = GucContext::Userset;
+    GucRegistry::define_int_guc(name, short, long, setting, 0, most, context, unit);
+}
+
 fn define_throttle() {
-    let limit =
-        |name: &'static CStr, short: &'static CStr, long: &'static CStr, setting, most, unit| {
-            GucRegistry::define_int_guc(
-                name,
-                short,
-                long,
-                setting,
-                0,
-                most,
-                GucContext::Userset,
-                unit,
-            );
-        };
-    limit(
+    define_limit(
         c"safe_backfill.pause",
         c"Sets the time between two batches.",
         c"Nothing is locked meanwhile. Zero means none.",
@@ -114,7 +115,7 @@ fn define_throttle() {
         86_400_000,
         GucFlags::UNIT_MS,
     );
-    limit(
+    define_limit(
         c"safe_backfill.max_wal_rate",
         c"Sets how much WAL a backfill may write in a second.",
         c"Zero means no limit.",
@@ -122,7 +123,7 @@ fn define_throttle() {
         i32::MAX,
         GucFlags::UNIT_KB,
     );
-    limit(
+    define_limit(
         c"safe_backfill.max_replica_lag",
         c"Sets how far a streaming standby may be behind in replaying WAL.",
         c"No standby is given more WAL than it replays in half of this time, by the speed that is measured. Zero turns this off.",
@@ -130,7 +131,10 @@ fn define_throttle() {
         86_400_000,
         GucFlags::UNIT_MS,
     );
-    limit(
+}
+
+fn define_wal_limits() {
+    define_limit(
         c"safe_backfill.max_slot_lag",
         c"Sets how much WAL may be kept for a replication slot other than that of a streaming standby.",
         c"While there is more, because nobody reads the slot for instance, the backfill waits. Zero turns this off.",
@@ -138,7 +142,7 @@ fn define_throttle() {
         i32::MAX,
         GucFlags::UNIT_MB,
     );
-    limit(
+    define_limit(
         c"safe_backfill.max_archive_lag",
         c"Sets how much WAL may wait to be archived.",
         c"An archiver whose last attempt has failed counts as behind however much it is. Zero turns this off.",
@@ -146,7 +150,7 @@ fn define_throttle() {
         i32::MAX,
         GucFlags::UNIT_MB,
     );
-    limit(
+    define_limit(
         c"safe_backfill.max_pg_wal_size",
         c"Sets how large the directory pg_wal may be.",
         c"While it is larger, the backfill waits. Zero turns this off.",

@@ -110,7 +110,7 @@ fn safe_set_not_null(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport
     Ok(not_null::run(&driver, &request)?)
 }
 
-// Places of the arguments that all procedures share, of those of a backfill, and of those of safe_add_column.
+// Argument positions: of every procedure, of a backfill, of safe_add_column.
 const TABLE_NAME: usize = 0;
 const COLUMN_NAME: usize = 1;
 const VALUE: usize = 2;

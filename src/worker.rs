@@ -116,7 +116,6 @@ fn work(driver: &Driver, start: Start) -> Result<(), Error> {
     let Some(stored) = home.patiently(driver, |tx| stored::take(tx, &home, id))? else {
         return Ok(());
     };
-    messages::say_worker_begins(&stored.column);
     let last_words = |tx: &Tx, failure: &Failure| control::fail(tx, &home, id, failure);
     driver.with_last_words(|| fill(driver, id, &stored), last_words)
 }
@@ -182,6 +181,7 @@ fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
             &target.column,
         )
     })?;
+    messages::say_worker_begins(&request.target.table_name, &stored.column);
     run::run(driver, &request, Some(id))
 }
 
@@ -212,7 +212,7 @@ fn launch(driver: &Driver) {
         };
         match worker::start("pg_safe_backfill resumption", DATABASE_MAIN, start) {
             Some(started) => started.wait_for_end(),
-            None => messages::warn_no_slot_to_resume(),
+            None => messages::warn_no_slot_to_look(database.to_u32()),
         }
     }
 }
@@ -225,7 +225,7 @@ fn take_up_interrupted(driver: &Driver) -> Result<(), Error> {
     let jobs = home.patiently(driver, |tx| stored::interrupted(tx, &home))?;
     for (job, role) in jobs {
         if background::start_worker(job, role, 0).is_err() {
-            messages::warn_no_slot_to_resume();
+            messages::warn_no_slot_to_resume(job);
         }
     }
     Ok(())

@@ -1,21 +1,22 @@
 //! Which blocks of a table each of several processes sweeps.
 //!
-//! Whoever is free claims the next blocks. Nothing is dealt out beforehand, so none waits for a slower one but at the very
-//! end, and a run with another number of processes goes on where this one stopped: at the first block that is not done.
+//! A process that is free claims the next blocks. Nothing is assigned beforehand, so a process waits for a slower one
+//! only at the very end, and a run with another number of processes can continue where this one stopped: at the first
+//! block that is not done.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-/// So many processes can sweep one table.
+/// The largest number of processes that can sweep one table.
 pub const MOST_WORKERS: usize = 64;
 /// Fewer blocks than this are not worth dividing.
 const LEAST_CLAIM: u32 = 64;
-/// No block: the process has claimed none, or none are given out.
+/// Stands for no block: the process has claimed none, or no blocks can be claimed.
 const NONE: u32 = u32::MAX;
 
 /// The blocks of one table: those that are done, those that are claimed, and those that are neither.
 ///
-/// Made of atomics alone, so that it can lie in memory that processes share.
+/// Consists only of atomics, so that it can be placed in shared memory.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Claims {
@@ -27,7 +28,7 @@ pub struct Claims {
     claimed: [AtomicU32; MOST_WORKERS],
 }
 
-/// One going over the blocks of one table; claims of an earlier round have no effect on a later one.
+/// One pass over the blocks of one table. Claims of an earlier round have no effect on a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Round(u32);
 
@@ -53,7 +54,7 @@ impl Claims {
             .store(u64::from(round.0) << 32 | u64::from(next), SeqCst);
     }
 
-    /// Begins a round over these blocks. For one process alone.
+    /// Begins a round over these blocks. Only one process may call this.
     pub fn begin(&self, blocks: Range<u32>) -> Round {
         let round = self.close();
         self.end.store(blocks.end.min(NONE - 1), SeqCst);
@@ -62,21 +63,22 @@ impl Claims {
         round
     }
 
-    /// Ends the round: from now on nothing can be claimed. For the process that began it. Returns the number of the next.
+    /// Ends the round: from now on nothing can be claimed. Only the process that began it may call this. Returns the
+    /// number of the next round.
     pub fn close(&self) -> Round {
         let round = Round(self.state().0.0.wrapping_add(1));
         self.set(round, NONE);
         round
     }
 
-    /// The round in which blocks can be claimed.
+    /// The current round, if there are blocks to claim in it.
     pub fn open(&self) -> Option<Round> {
         let (round, next) = self.state();
         (next < self.end.load(SeqCst) && self.state().0 == round).then_some(round)
     }
 
-    /// Claims the next blocks for process number `worker` of so many: at most `most`, and fewer near the end of the table,
-    /// so that all are busy there. `None` when all are claimed.
+    /// Claims the next blocks for process number `worker` of `of`: at most `most`, and fewer near the end of the table,
+    /// to share the rest among all. `None` when all are claimed.
     pub fn take(&self, round: Round, worker: usize, of: u32, most: u32) -> Option<Range<u32>> {
         loop {
             let (now, first) = self.state();
@@ -87,7 +89,7 @@ impl Claims {
             }
             let share = (end - first).div_ceil(of.max(1)).max(LEAST_CLAIM);
             let last = first.saturating_add(most.min(share).max(1)).min(end);
-            // Before others can see that the blocks are not free, so that they never seem to be done.
+            // First this, then the claim itself: otherwise the blocks could seem to be done in between.
             self.slot(worker).store(first, SeqCst);
             let round = u64::from(round.0) << 32;
             let (old, new) = (round | u64::from(first), round | u64::from(last));
@@ -103,20 +105,21 @@ impl Claims {
         self.release(worker);
     }
 
-    /// Tells that process `worker` is sweeping no blocks, done or not.
+    /// Withdraws what process `worker` has claimed, whether or not it is done.
     pub fn release(&self, worker: usize) {
         self.slot(worker).store(NONE, SeqCst);
     }
 
     /// All blocks before this one are done.
     pub fn position(&self) -> u32 {
-        // In this order: what was claimed before this reading is seen below, unless it is done.
+        // The order matters: `next` is read first, so that every block before it that is not done is seen as claimed
+        // below.
         let next = self.state().1.min(self.end.load(SeqCst));
         let claimed = self.claimed.iter().map(|slot| slot.load(SeqCst));
         claimed.fold(next, u32::min)
     }
 
-    /// How many blocks of this round are done, wherever they are.
+    /// How many blocks of this round are done, not only those before [`Claims::position`].
     pub fn blocks_done(&self) -> u32 {
         self.done.load(SeqCst)
     }

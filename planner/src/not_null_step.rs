@@ -1,4 +1,4 @@
-//! The next step on the way of one column of one table to NOT NULL.
+//! Which step comes next in making one column of one table NOT NULL.
 //!
 //! What has been done is read from the catalogs each time, so that it does not matter where an earlier CALL stopped.
 
@@ -7,9 +7,9 @@
 pub struct Nullness {
     /// NOT NULL itself.
     pub not_null: NotNull,
-    /// A CHECK that says the same as NOT NULL, if there is one: a valid one if any is.
+    /// A CHECK that says the same as NOT NULL, if there is one; of several, a valid one.
     pub check: Option<Check>,
-    /// The CHECK that an earlier step has added, to be dropped in the end.
+    /// The CHECK that an earlier step has added, and that a later one will drop.
     pub helper: Option<String>,
 }
 
@@ -18,7 +18,7 @@ pub struct Nullness {
 pub enum NotNull {
     /// It is not.
     No,
-    /// New rows have to be, and the others are yet to be looked at. From PostgreSQL 18 on.
+    /// New rows are checked; existing rows are not validated yet (PostgreSQL 18).
     NotValid {
         /// The name of the constraint.
         constraint: String,
@@ -41,7 +41,7 @@ pub struct Check {
 pub enum Native {
     /// NOT NULL itself can be NOT VALID: from PostgreSQL 18 on.
     Constraint,
-    /// NOT NULL is a mark of the column, and needs a CHECK as its proof.
+    /// NOT NULL is a flag of the column. Setting it reads the whole table, unless a valid CHECK proves it.
     Mark,
 }
 
@@ -52,17 +52,17 @@ pub enum Step {
     AddCheck,
     /// Add a NOT NULL that is not valid yet. Changes only the catalogs.
     AddNotNull,
-    /// Read the table, while others read and write it.
+    /// Validate the constraint, which reads the table while others read and write it.
     Validate {
         /// The constraint.
         constraint: String,
     },
-    /// Set NOT NULL, which a valid CHECK proves without reading the table, and drop the helper.
+    /// Set NOT NULL, which does not read the table since the valid CHECK proves it; drop that helper.
     SetNotNull {
         /// The CHECK to be dropped.
         helper: Option<String>,
     },
-    /// Drop the helper, which is of no more use.
+    /// Drop the helper, which is not needed any more.
     DropHelper {
         /// The CHECK to be dropped.
         helper: String,

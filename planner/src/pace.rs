@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Rows of the very first statement, before anything is known of the table's speed: a trigger may take its time.
+/// Rows of the very first statement, before anything is known of the table's speed. A trigger may be slow.
 const FIRST: usize = 1;
-/// A statement never grows by more than this from one to the next.
+/// A statement has at most this many times the rows of the one before.
 const GROWTH: usize = 4;
 /// Rows of the largest statement. Later rows may take longer, and a statement cannot be ended early.
 const LARGEST: usize = 1000;
@@ -53,7 +53,7 @@ impl Pace {
         }
     }
 
-    /// Tells that a statement met a lock and was undone: smaller ones lose less.
+    /// Records that a statement met a lock and was undone. The next ones get smaller, so that less work is lost.
     pub fn stumbled(&mut self) {
         self.next = (self.next / GROWTH).max(1);
     }

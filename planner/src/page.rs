@@ -1,4 +1,4 @@
-//! Which rows of one heap page to take now.
+//! Which rows of one heap page to update now.
 //!
 //! A HOT update needs room for the new row version on the same page. A full page gets that room by *evicting* a
 //! few of its rows to other pages: once the evicted versions are pruned, the rest can be updated in place, a pageful
@@ -39,7 +39,7 @@ impl Row {
     }
 }
 
-/// By how much a row grows when its column is filled.
+/// How much a row grows when its column is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Growth {
     /// Bytes of the value as stored in the row.
@@ -53,7 +53,7 @@ const TOAST_THRESHOLD: usize = 2032;
 const TOAST_POINTER: usize = 18;
 
 impl Growth {
-    /// The row at this offset, whose present version has so many bytes, header included.
+    /// The row at `offset`, whose present version is `length` bytes long, header included.
     #[inline]
     pub fn row(self, offset: u16, length: usize) -> Row {
         Row {
@@ -75,7 +75,7 @@ impl Growth {
     }
 }
 
-/// The bytes that a tuple of so many takes on a page (`MAXALIGN`).
+/// The bytes that a tuple of this length takes on a page (`MAXALIGN`).
 #[inline]
 pub fn max_align(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
@@ -84,11 +84,11 @@ pub fn max_align(bytes: usize) -> usize {
 /// What a pass may do with a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
-    /// Rows that fit; and others that move to other pages, as long as the next pass would find too little room.
+    /// Rows that fit, and rows that move to other pages until the next pass will find enough room.
     Recycle {
-        /// Rows that the next pass is to find room for.
+        /// How many rows the next pass should find room for.
         room: usize,
-        /// Most rows to be moved.
+        /// The largest number of rows to move.
         evict: usize,
     },
     /// Every row, wherever the new versions go.
@@ -100,7 +100,7 @@ pub enum Taking {
 pub struct Taken {
     /// All that are taken.
     pub rows: usize,
-    /// Of those, the last ones, which are moved to make room for others.
+    /// How many of those, counted from the last, move to other pages to make room.
     pub evicted: usize,
 }
 
@@ -120,14 +120,14 @@ impl Page {
         }
     }
 
-    /// How many rows, at most `most`, to move besides the first `fitting`, so that once the dead versions of all of them
-    /// are pruned there is room for `room` others.
+    /// How many rows to move, at most `most`, after the first `fitting` rows are updated in place: so many that there
+    /// is room for `room` others once the dead versions of all of them are pruned.
     fn evicted(&self, fitting: usize, room: usize, most: usize) -> usize {
         let (staying, rest) = self.rows.split_at(fitting);
         let Some(next) = rest.first() else {
             return 0;
         };
-        // A version of its own size and a line pointer more each row that stays will need.
+        // What the new versions of the rows that stay will need, line pointers included.
         let grown: usize = staying.iter().map(Row::needed).sum();
         let pruned: usize = staying.iter().map(|row| row.size).sum();
         let mut free = (self.free + pruned).saturating_sub(grown);
@@ -153,7 +153,7 @@ impl Page {
         self.rows.len() - staying.count()
     }
 
-    /// How many rows, from the first, find room for their new versions on this page.
+    /// How many rows, counted from the first, can have their new versions on this page.
     pub fn fitting(&self) -> usize {
         let mut free = self.free;
         let mut fitting = 0;

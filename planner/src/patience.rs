@@ -2,23 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than that it does not.
+/// The longest time that it goes on.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Since when locks have been in the way, if they are.
+/// Since when locks have kept rows from being filled, if they do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Patience {
     since: Option<Instant>,
 }
 
 impl Patience {
-    /// Tells that a lock was in the way; `false` once that has been so for too long.
+    /// Records that a lock was in the way. Returns `false` once locks have been in the way for too long.
     pub fn lasts(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         now.saturating_duration_since(since) < LONGEST
     }
 
-    /// Tells that something got done.
+    /// Records progress: some row was filled.
     pub fn renew(&mut self) {
         self.since = None;
     }

@@ -1,11 +1,12 @@
-//! The run of one table: which phase follows which.
+//! The phases of filling one table, and which follows which.
 //!
-//! A table is filled in one sweep over its blocks. Rows that moved meanwhile, that others held, or that came later may be
-//! NULL still, so all of it is looked at again, and what is found is filled, until a look finds nothing.
+//! A table is filled in one sweep over its blocks. Rows that moved meanwhile, that others had locked, or that were
+//! inserted later may still be NULL. So the whole table is read again, and the NULLs found are filled, until one such
+//! look finds none.
 
 use crate::window::Tid;
 
-/// Looks that fill what they find. After the last one, what is left is only counted.
+/// The largest number of looks that fill what they find. After that, what is left is only counted.
 pub const MOST_LOOKS: u32 = 5;
 
 /// What is being done with a table.
@@ -15,15 +16,15 @@ pub enum Phase {
     Filling,
     /// Its blocks are looked at, window by window, and what is found is filled.
     Verifying,
-    /// Rows that the last look found, and others held, are asked for one by one.
+    /// Rows that the last look found locked by others are waited for, one by one.
     Waiting,
     /// Its blocks are looked at, and nothing is filled.
     Counting,
-    /// Nothing.
+    /// Nothing is left to do.
     Done(Finding),
 }
 
-/// How a table came out.
+/// The result for a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// The last look found nothing to fill.
@@ -31,7 +32,7 @@ pub enum Finding {
         /// Rows that are NULL still, because the expression is NULL for them.
         null: u64,
     },
-    /// Rows were asked, and are NULL still.
+    /// Rows were updated, but the expression or a trigger left them NULL.
     Refused {
         /// So many are.
         null: u64,
@@ -59,11 +60,11 @@ impl Finding {
 pub struct Seen {
     /// Rows to be filled.
     pub due: u64,
-    /// Says which they are.
+    /// A hash of where these rows are.
     pub digest: u64,
     /// Of those, filled since.
     pub filled: u64,
-    /// Of those, written and NULL still.
+    /// Of those, updated but still NULL.
     pub refused: u64,
     /// Rows that are not to be filled, because the expression is NULL for them.
     pub without_value: u64,
@@ -93,32 +94,32 @@ pub enum Event {
     WindowEnded,
     /// All its blocks were swept.
     Swept,
-    /// All its blocks were looked at. Of the rows found, others hold so many.
+    /// All its blocks were looked at.
     Looked {
         /// What was found.
         seen: Seen,
-        /// Rows that others hold.
+        /// How many of the rows found are locked by others.
         held: usize,
     },
-    /// Rows that others held were asked for again.
+    /// Rows that others had locked were tried again.
     Asked {
         /// What was found by the last look, and filled since.
         seen: Seen,
-        /// Rows that others hold still.
+        /// How many rows are still locked by others.
         held: usize,
     },
-    /// It is in another file than before.
+    /// It was rewritten into another file.
     Rewritten,
 }
 
-/// The run of one table.
+/// The state of filling one table.
 #[derive(Debug, Clone)]
 pub struct Machine {
     phase: Phase,
     looks: u32,
-    /// The digest of the look before.
+    /// The hash of what the previous look found.
     before: Option<u64>,
-    /// Rows were asked in vain.
+    /// Some rows were updated but are still NULL.
     refused: bool,
 }
 
@@ -176,10 +177,11 @@ impl Machine {
         if seen.due == 0 {
             return Phase::Done(Finding::Verified { null: seen.null() });
         }
-        // Rows that are still where they were have been asked, and refused; others were moved by an update between the
-        // look and the filling, or are new.
+        // If the same rows are found again, they were tried and stayed NULL. Otherwise they were moved by an update
+        // between the look and the filling, or are new.
         if seen.filled == 0 && (seen.refused > 0 || same) {
-            // A row that was written is another one now, which the same look may have come by again.
+            // An updated row has a new version elsewhere, which the same look may have met again; so the number is not
+            // reliable, and a last look counts.
             self.refused = true;
             return Phase::Counting;
         }

@@ -1,13 +1,13 @@
-//! Whether recycling pages is worth while on a table, learned from the HOT updates that are seen.
+//! Whether recycling pages pays off on a table, judged by the share of HOT updates.
 //!
-//! Recycling makes room so that updates can be HOT. Where they cannot, because a trigger sets an indexed column for
-//! instance, it would only move rows in vain.
+//! Recycling makes room so that updates can be HOT. Where they cannot be HOT, for instance because a trigger sets an
+//! indexed column, moving rows would gain nothing.
 
-/// A smaller share of HOT updates than this, where recycling has made room for them, is not worth it.
+/// Recycling is given up if the share of HOT updates on recycled pages is smaller than this.
 const LEAST_SHARE: f64 = 0.25;
-/// Rows to judge by.
+/// The least number of rows to judge by.
 const ENOUGH_ROWS: u64 = 200;
-/// After it was given up, every so many windows it is tried again: the trigger may be gone.
+/// Once given up, it is tried again after this many windows: the trigger may have been dropped.
 const PROBE_EVERY: u32 = 16;
 
 /// What is known of a table's updates.
@@ -20,15 +20,15 @@ pub struct Recycling {
 }
 
 impl Recycling {
-    /// Begins a window: whether to recycle its pages.
+    /// Begins a window. Returns whether to recycle its pages.
     pub fn next_window(&mut self) -> bool {
         (self.rows, self.hot) = (0, 0);
         self.pause = self.pause.saturating_sub(1);
         self.pause == 0
     }
 
-    /// Tells of `rows` rows updated on pages that were recycled, `hot` of them by HOT updates; `false` when it is time
-    /// to give up.
+    /// Counts `rows` rows updated on recycled pages, `hot` of them by HOT updates. Returns `false` when it is time to
+    /// give up.
     pub fn pays(&mut self, rows: u64, hot: u64) -> bool {
         self.rows += rows;
         self.hot += hot;

@@ -14,7 +14,8 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// When the next batch may begin, with this much time between two batches, and this many bytes of WAL in a second.
+    /// When the next batch may begin, with at least `pause` between two batches, and at most `wal_rate` bytes of WAL per
+    /// second.
     pub fn is_over_at(&self, pause: Duration, wal_rate: Option<u64>) -> Instant {
         let by_pause = self.ended + pause;
         match wal_rate {

@@ -1,22 +1,23 @@
 //! How far a standby is behind, and how much more WAL it can be given.
 //!
-//! A limit on the lag alone comes too late: when it is reached, the WAL that makes it worse is written already. So the speed
-//! at which the standby replays is measured, and it is never given more than it replays in a part of the limit.
+//! Waiting only when the lag reaches its limit would be too late, since the WAL that increases it further is written by
+//! then. So the standby's replay speed is measured, and it never has more WAL to replay than it can in a part of the
+//! limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Before anything is known of a standby's speed it may have this much to replay: half a WAL segment.
 const FIRST_BACKLOG: u64 = 8 << 20;
-/// A standby with less than this to replay keeps up; its speed is then that of those who write.
+/// A standby with less than this to replay keeps up. Its replay speed then says only how fast WAL is written.
 const BUSY: u64 = 1 << 20;
-/// Of the limit so much is planned for.
+/// The share of the lag limit that is used up on purpose.
 const SHARE: f64 = 0.5;
-/// The speed is the mean of this time in which the standby was busy.
+/// The speed is the mean over the last busy periods of the standby, this long in sum.
 const MEASURED: Duration = Duration::from_secs(5);
-/// So long a standby has to have been busy before its speed is known.
+/// The speed counts as known once the standby has been busy for this long.
 const ENOUGH: Duration = Duration::from_millis(500);
-/// The end of WAL is remembered as often as this, and so many times.
+/// How often the end of WAL is recorded, and how many records are kept.
 const RESOLUTION: Duration = Duration::from_millis(20);
 const REMEMBERED: usize = 4096;
 
@@ -35,7 +36,7 @@ impl WalClock {
             return;
         }
         if self.ends.len() >= REMEMBERED {
-            // Of the older half every other will do.
+            // Thin out the older half: keep every other record.
             let mut index = 0;
             self.ends.retain(|_| {
                 index += 1;
@@ -45,7 +46,7 @@ impl WalClock {
         self.ends.push_back((now, end));
     }
 
-    /// For how long at least there has been WAL after this position.
+    /// How long ago, at least, WAL after this position was written.
     pub fn age(&self, now: Instant, position: u64) -> Duration {
         let later = self.ends.partition_point(|(_, end)| *end <= position);
         self.ends
@@ -58,7 +59,7 @@ impl WalClock {
 #[derive(Debug, Default)]
 pub struct Standby {
     last: Option<(Instant, u64, bool)>,
-    /// Times in which it was busy, and the bytes that it replayed in each.
+    /// Periods in which it was busy, and the bytes that it replayed in each.
     busy: VecDeque<(Duration, u64)>,
     busy_time: Duration,
     busy_bytes: u64,
@@ -107,7 +108,7 @@ impl Standby {
         }
     }
 
-    /// Whether it can be given more WAL. It is behind by so many bytes, and for so long.
+    /// Whether more WAL may be written, while it is behind by `behind` bytes and for `age`.
     pub fn keeps_up(&self, behind: u64, age: Duration, limit: Duration) -> bool {
         behind <= self.largest_backlog(limit) && age <= limit
     }

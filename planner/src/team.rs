@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, O
 
 use crate::claims::{Claims, MOST_WORKERS, Round};
 
-/// A failure is kept up to this length.
+/// The text of a failure is cut off after this many bytes.
 const LONGEST_FAILURE: usize = 8 * 1024;
 
-/// The number of the process that leads, in [`Claims`] and below.
+/// The number of the leading process, here and in [`Claims`].
 pub const LEADER: usize = 0;
 
-/// Made of atomics alone, so that it can lie in memory that processes share.
+/// What the processes share. Consists only of atomics, so that it can be placed in shared memory.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Team {
@@ -24,14 +24,14 @@ pub struct Team {
     failure: Failure,
 }
 
-/// A table of which blocks can be claimed.
+/// A table whose blocks can be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stint {
     /// Its OID.
     pub table: u32,
-    /// The number of the file that the blocks are blocks of.
+    /// The number of the file that the table is stored in.
     pub file: u32,
-    /// To claim them in.
+    /// The round in which its blocks are claimed.
     pub round: Round,
 }
 
@@ -41,9 +41,9 @@ pub struct Stint {
 struct Member {
     pid: AtomicI32,
     has_left: AtomicBool,
-    /// Since the run began.
+    /// Rows filled since the run began.
     rows: AtomicU64,
-    /// Not collected yet.
+    /// What its batches did and the leader has not collected yet.
     done: [AtomicU64; 4],
 }
 
@@ -71,7 +71,7 @@ pub struct Counts {
     pub wal: u64,
 }
 
-/// A text that one process leaves for another, once.
+/// A text that one process writes, once, for another to read.
 #[derive(Debug)]
 #[repr(C)]
 struct Failure {
@@ -111,7 +111,7 @@ impl Default for Team {
 }
 
 impl Team {
-    /// Has blocks of a table be filled. For the leader.
+    /// Opens the blocks of a table to be claimed. Only the leader may call this.
     pub fn begin(&self, table: u32, file: u32, blocks: std::ops::Range<u32>) -> Round {
         self.claims.close();
         self.table.store(table, SeqCst);
@@ -119,7 +119,7 @@ impl Team {
         self.claims.begin(blocks)
     }
 
-    /// Of which table blocks can be claimed now.
+    /// The table whose blocks can be claimed now.
     pub fn open(&self) -> Option<Stint> {
         let round = self.claims.open()?;
         let stint = Stint {
@@ -130,13 +130,13 @@ impl Team {
         (self.claims.open() == Some(round)).then_some(stint)
     }
 
-    /// Has all processes but the leader end.
+    /// Tells all processes but the leader to end.
     pub fn end(&self) {
         self.claims.close();
         self.is_over.store(true, SeqCst);
     }
 
-    /// Whether the leader needs nobody any more.
+    /// Whether all processes but the leader are to end.
     pub fn is_over(&self) -> bool {
         self.is_over.load(SeqCst)
     }
@@ -146,12 +146,12 @@ impl Team {
         self.member(worker).pid.store(pid, SeqCst);
     }
 
-    /// Tells that process number `worker` ends as it should.
+    /// Records that process number `worker` ends without an error.
     pub fn leave(&self, worker: usize) {
         self.member(worker).has_left.store(true, SeqCst);
     }
 
-    /// Whether process number `worker` has ended as it should.
+    /// Whether process number `worker` has ended without an error.
     pub fn has_left(&self, worker: usize) -> bool {
         self.member(worker).has_left.load(SeqCst)
     }
@@ -196,12 +196,12 @@ impl Team {
         begun.collect()
     }
 
-    /// Tells that one of the processes is about to write in so many transactions and subtransactions of its own.
+    /// Records that a process is about to begin this many transactions and subtransactions that write.
     pub fn begins_transactions(&self, count: u64) {
         self.transactions.fetch_add(count, SeqCst);
     }
 
-    /// Takes that back: nothing was written.
+    /// Takes back what [`Team::begins_transactions`] recorded, since nothing was written.
     pub fn has_not_begun_transactions(&self, count: u64) {
         self.transactions.fetch_sub(count, SeqCst);
     }
@@ -211,7 +211,7 @@ impl Team {
         self.transactions.load(SeqCst)
     }
 
-    /// Tells what has ended a process. The first failure stays.
+    /// Stores the error that has ended a process. Only the first one is kept.
     pub fn fail(&self, text: &str) {
         let failure = &self.failure;
         if failure.is_taken.swap(true, SeqCst) {
@@ -225,7 +225,7 @@ impl Team {
         failure.is_there.store(true, SeqCst);
     }
 
-    /// What has ended a process.
+    /// The error that has ended a process, if one has.
     pub fn failure(&self) -> Option<String> {
         let failure = &self.failure;
         if !failure.is_there.load(SeqCst) {

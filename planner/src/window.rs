@@ -1,4 +1,4 @@
-//! Windows of consecutive blocks, the passes over each, and when to stop hoping for HOT updates.
+//! Windows of consecutive blocks, the passes over each, and when to give up on HOT updates.
 //!
 //! A window is swept in passes. Between two passes the versions that the first one left dead are pruned, which
 //! needs every other transaction's snapshot to have moved on; a window is long enough to give them time for that.
@@ -14,25 +14,26 @@ pub const FIRST_WINDOW: u32 = 2048;
 pub const SHARED_WINDOW: u32 = 4 * FIRST_WINDOW;
 /// Windows double while the xmin horizon lags, up to 128 MB.
 pub const LARGEST_WINDOW: u32 = 16 * 1024;
-/// One part in so many of a window is its beginning.
+/// The first 1/4 of a window counts as its beginning.
 const BEGINNING: usize = 4;
-/// After so many passes over one window, whatever is left is taken at once.
+/// After this many passes over one window, all rows that are left are updated at once.
 const MOST_PASSES: u32 = 40;
-/// When less than one row in so many is left in a window, another pass costs more than moving them.
+/// When less than 1/50 of the window's rows are left, another pass costs more than moving them.
 const WORTH_A_PASS: usize = 50;
-/// The share of a page's rows that the first pass makes room for, and the most it moves to other pages to that end.
+/// The share of a page's rows that the first pass makes room for; it moves at most as many to other pages.
 ///
-/// Each row moved gets a second entry in every index. The leaves of a B-tree are built 90 % full: so many entries find
-/// room without splitting them. `make bench` and `tests/client/growth.rs` are the judges.
+/// Each row moved gets a second entry in every index. The leaves of a B-tree are built 90 % full: this many entries fit
+/// in without splitting them. `make bench` and `tests/client/growth.rs` measure it.
 const ROOM: f64 = 0.11;
 /// The same for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
 /// uses the room that was made before it, and moves one row when that is used up.
 const ROOM_LATER: f64 = 0.05;
-/// Of a page of few rows at least this part of one is moved in a pass: more passes would cost more than the indexes gain.
+/// A pass moves at least this many rows of a page on average, even of one with few rows: more passes would cost more
+/// than the indexes gain.
 const LEAST_SHARE: f64 = 0.25;
-/// Of the rows that are left on a page, room is made for one in so many: in the end it would stay unused.
+/// Room is made for at most 1/8 of the rows that are left on a page; more would stay unused in the end.
 const LEFT_PER_ROOM: f64 = 8.0;
-/// Where many rows must leave, those that move are taken in so many rounds over the window.
+/// Where many rows must leave, the rows that move are updated in this many rounds over the window.
 const ROUNDS: usize = 8;
 /// Line pointers that a heap page of 8 kB can hold, rounded up to whole words.
 const OFFSET_WORDS: usize = 10;
@@ -75,8 +76,8 @@ impl Offsets {
 
 /// One window, being swept.
 ///
-/// A row that a statement was asked to fill and that is there unfilled afterwards refused (the filter or a NULL
-/// result kept it out): it is remembered and not asked again while the window lasts.
+/// A row that is still NULL after a statement was to fill it, because of the filter or a NULL result, is remembered and
+/// not tried again within this window.
 #[derive(Debug)]
 pub struct Window {
     pages: Vec<Visited>,
@@ -87,18 +88,18 @@ pub struct Window {
     rows: usize,
     /// Rows that this pass left for the next.
     left: usize,
-    /// How many rows, and fractions of one, may be moved yet for the pages that this pass has looked at.
+    /// How many rows may still be moved for the pages that this pass has read; fractions add up from page to page.
     due: f64,
-    /// Rows that were chosen and not yet asked for.
+    /// Rows that were chosen and not yet returned.
     queue: VecDeque<Tid>,
-    /// Rows of this pass that will move to other pages: they are queued when all its blocks were looked at.
+    /// Rows of this pass that will move to other pages. They are queued once all blocks were read.
     moving: Vec<Tid>,
     /// Rows that must leave their pages after this pass, because filled rows are larger.
     crowded: usize,
-    /// Most of the rows that must leave were yet to do so after some pass.
+    /// After some pass, most of the rows that must leave had not left yet.
     is_crowded: bool,
     busy: BTreeSet<Tid>,
-    /// Rows that it is about, if that is not all of them.
+    /// The only rows that this window fills, unless it fills all.
     only: Option<BTreeSet<Tid>>,
 }
 
@@ -143,7 +144,7 @@ impl Window {
         }
     }
 
-    /// A window over the blocks of these rows, and these rows alone, in one pass.
+    /// A window over the blocks of these rows that fills only them, in one pass.
     pub fn of_rows(rows: &[Tid]) -> Self {
         let only: BTreeSet<Tid> = rows.iter().copied().collect();
         let mut blocks: Vec<u32> = only.iter().map(|tid| tid.block).collect();
@@ -176,7 +177,7 @@ impl Window {
         Some(page.block)
     }
 
-    /// How many rows were chosen and not yet asked for.
+    /// How many rows were chosen and not yet returned by [`Window::next_rows`].
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -186,14 +187,14 @@ impl Window {
         self.queue.drain(..most.min(self.queue.len())).collect()
     }
 
-    /// Puts rows back that were not asked after all, to be the next again.
+    /// Puts back rows that were not tried after all; they are the next ones again.
     pub fn put_back(&mut self, tids: Vec<Tid>) {
         for tid in tids.into_iter().rev() {
             self.queue.push_front(tid);
         }
     }
 
-    /// How many rows were to be asked again, after a last pass.
+    /// How many rows are still to be tried again after the last pass.
     pub fn left(&self) -> usize {
         self.left
     }
@@ -235,9 +236,9 @@ impl Window {
         self.moving.extend(moving.iter().map(|row| tid(row.offset)));
     }
 
-    /// Decides on a page that had so many `rows` in the first pass.
+    /// Decides which rows of a page to take; `rows` is how many the first pass saw on it.
     ///
-    /// Of pages with few rows only some lose one in this pass, and others in the next.
+    /// Of pages with few rows, only some have a row moved in this pass, and others in the next.
     fn take(&mut self, page: &Page, rows: usize) -> Taken {
         if self.sweep == Sweep::OnePass {
             return page.take(Taking::Everything);
@@ -258,8 +259,8 @@ impl Window {
         taken
     }
 
-    /// How many rows of a page this pass makes room for, if the first pass saw so many `rows` on it and so many are
-    /// `crowded` out.
+    /// How many rows of a page this pass makes room for. The first pass saw `rows` on it; `crowded` must leave it
+    /// because filled rows are larger.
     fn share(&self, rows: f64, crowded: f64) -> f64 {
         match self.pass {
             // A whole row, so that no later pass need move another.
@@ -271,11 +272,11 @@ impl Window {
 
     /// Queues the rows of this pass that move to other pages.
     ///
-    /// Where most of the rows that must leave are left for later passes, neighbours are far apart in this order, and so do not
-    /// meet again on one new page. Before a B-tree splits a leaf, it looks for dead entries, on few pages of the table:
-    /// those that many entries of the leaf point to. They should be the old ones ("Bottom-Up deletion" in PostgreSQL's
-    /// `src/backend/access/nbtree/README`, and `bottomup_sort_and_shrink` in `heapam.c`). Elsewhere leaves have room for
-    /// all, and neighbours in a row are faster.
+    /// If most of the rows that must leave are left for later passes, neighbouring rows are placed far apart in this
+    /// order, so that they do not end up together on one new page. Before a B-tree splits a leaf, it looks for dead
+    /// entries, on few pages of the table: those that many entries of the leaf point to. These pages should be the old
+    /// ones ("Bottom-Up deletion" in PostgreSQL's `src/backend/access/nbtree/README`, and `bottomup_sort_and_shrink` in
+    /// `heapam.c`). Otherwise the leaves have room for all entries, and keeping neighbours together is faster.
     fn queue_moving(&mut self) {
         let moving = std::mem::take(&mut self.moving);
         self.is_crowded |= std::mem::take(&mut self.crowded) > moving.len();
@@ -284,7 +285,7 @@ impl Window {
         self.queue.extend(in_rounds.copied());
     }
 
-    /// Tells that a statement was asked to fill these rows and went through.
+    /// Records that a statement has tried to fill these rows and succeeded.
     pub fn tried(&mut self, tids: &[Tid]) {
         for tid in tids {
             if let Some(page) = self.page_mut(tid.block) {
@@ -293,7 +294,7 @@ impl Window {
         }
     }
 
-    /// Tells that the statement for these rows was undone: they come up again in the next pass. A row that was alone
+    /// Records that the statement for these rows was undone: they come up again in the next pass. A row that was alone
     /// in its statement is known to be held, and counts as busy.
     pub fn undone(&mut self, tids: &[Tid]) {
         if let [tid] = tids {
@@ -304,7 +305,7 @@ impl Window {
         self.changed(tids);
     }
 
-    /// Tells that these rows were changed since their pages were read, which are read again in the next pass.
+    /// Records that these rows were changed since their pages were read. The next pass reads those pages again.
     pub fn changed(&mut self, tids: &[Tid]) {
         self.left += tids.len();
         for tid in tids {
@@ -314,7 +315,7 @@ impl Window {
         }
     }
 
-    /// Stops hoping for HOT updates in this window.
+    /// Gives up on HOT updates in this window.
     pub fn give_up_recycling(&mut self) {
         self.sweep = Sweep::OnePass;
     }
@@ -329,12 +330,12 @@ impl Window {
         self.cursor < self.pages.len() / BEGINNING
     }
 
-    /// Whether the pass before this one made the room that this one uses. Later ones use what that left, page by page.
+    /// Whether the first pass made the room that this one uses. Later passes use what this one leaves.
     pub fn is_second_pass(&self) -> bool {
         self.pass == 1
     }
 
-    /// Ends the pass; `true` when another one is needed for rows that were left.
+    /// Ends the pass. Returns `true` when another one is needed for rows that were left.
     pub fn next_pass(&mut self) -> bool {
         if self.left == 0 || self.pass >= MOST_PASSES {
             return false;

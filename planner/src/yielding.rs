@@ -1,24 +1,24 @@
-//! How a batch leaves disk and processors to the others while there are any.
+//! How a batch leaves disk and processors to other sessions, if there are any.
 //!
 //! A commit flushes all WAL before its own, whoever wrote it, and waits for whoever is flushing already (`XLogFlush` in
-//! PostgreSQL's `xlog.c`). A batch leaves megabytes; flushed piece by piece, none of them is worth waiting for. On a
-//! server with few processors, queries wait for one that is busy; a moment of rest after each statement lets them in.
-//! When nobody else writes, both would only cost time.
+//! PostgreSQL's `xlog.c`). A batch writes megabytes of WAL. If it flushes them in small pieces, nobody waits long for
+//! one. On a server with few processors, queries wait until one is free; a short rest after each statement lets them
+//! run. When nobody else writes, both would only cost time.
 
 use std::time::{Duration, Instant};
 
-/// Less WAL than this is no burden to anyone's commit.
+/// Less WAL than this does not slow down anyone's commit.
 const WORTH_A_FLUSH: u64 = 64 * 1024;
-/// However slow the disk is, this many times as long is worked between two flushes as the last one took.
+/// At least this many flush times pass between two flushes.
 const WORK_PER_FLUSH: u32 = 3;
-/// One part in so many of a statement's time is rested after it.
+/// After each statement, rest for its duration divided by this.
 const WORK_PER_REST: u32 = 4;
-/// Locks are held meanwhile: never rest longer than this.
+/// Never rest longer than this, since locks are held meanwhile.
 const LONGEST_REST: Duration = Duration::from_millis(1);
-/// How long a transaction of somebody else is remembered.
+/// After a transaction of others was seen, assume for this long that there will be more.
 const COMPANY: Duration = Duration::from_secs(1);
 
-/// What one backend knows of its own WAL, and of the company it has.
+/// What one backend knows of its own WAL, and of others that write.
 #[derive(Debug)]
 pub struct Yielding {
     /// Bytes of WAL that the backend had written when all of it had been flushed.
@@ -27,7 +27,7 @@ pub struct Yielding {
     at: Instant,
     /// How long it took.
     took: Duration,
-    /// Until then others are taken to commit.
+    /// Until then, assume that others commit.
     company_until: Option<Instant>,
 }
 

@@ -34,10 +34,10 @@ pub struct Archiving {
     pub failing: bool,
 }
 
-/// The standbys that are connected, but for those of these names; asked with the rights of `role`, the extension's owner,
-/// for PostgreSQL shows others nothing of them.
+/// The standbys that are connected, but for those of these names; asked with the rights of `role`, the extension's
+/// owner, since PostgreSQL hides them from ordinary roles.
 pub fn standbys(tx: &Tx, role: pg_sys::Oid, ignored: &[String]) -> Vec<Standby> {
-    // A subscriber acknowledges what its apply worker has flushed: for that there are slots.
+    // Subscribers are left out: what they lag behind is seen in their slots.
     const STANDBYS: &str = "
         SELECT r.pid, coalesce(r.application_name, '')
         FROM pg_stat_replication r
@@ -99,7 +99,7 @@ pub fn pg_wal_size(tx: &Tx, role: pg_sys::Oid) -> Option<u64> {
 
 /// The process of autovacuum that works on the table, or on its TOAST table.
 pub fn autovacuum(tx: &Tx, role: pg_sys::Oid, table: pg_sys::Oid) -> Option<i32> {
-    // Its lock, for the progress of VACUUM does not show an ANALYZE.
+    // Found by its lock: pg_stat_progress_vacuum does not show an ANALYZE.
     const AUTOVACUUM: &str = "
         SELECT a.pid FROM pg_stat_activity a
         JOIN pg_locks l ON l.pid = a.pid

@@ -1,4 +1,4 @@
-//! The lock that keeps a second run off a column.
+//! The lock that prevents two runs on the same column at the same time.
 
 use pgrx::pg_sys;
 

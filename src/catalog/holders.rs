@@ -1,17 +1,20 @@
-//! Who is in the way: holders of the xmin horizon and of locks, described for a person.
+//! Who holds locks, or the xmin horizon, described for a person.
 
 use pgrx::pg_sys;
 
+use crate::messages;
 use crate::pg::role::acting_as;
 use crate::pg::tx::Tx;
 
 /// Who holds the xmin horizon back, and what to do about it.
 ///
-/// Asked with the rights of `role`, the extension's owner: PostgreSQL shows a role only its own snapshots.
+/// Runs with the rights of `role`, the extension's owner: PostgreSQL shows other roles only their own snapshots.
 pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<(String, String)> {
     let rows = acting_as(tx, role, || tx.execute(HORIZON, &[]));
     let row = rows.first()?;
-    Some((row.get(1)?, row.get(2)?))
+    let (kind, name): (String, Option<String>) = (row.get(2)?, row.get(3));
+    let hint = messages::hint_on_holder(&kind, name.as_deref());
+    Some((row.get(1)?, hint))
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
@@ -21,13 +24,13 @@ pub fn of_rows(tx: &Tx, table: pg_sys::Oid) -> Option<String> {
 
 /// Who has locked one of the tables, the oldest first: sessions and prepared transactions.
 ///
-/// `only_strong` leaves out those that let others write. What a statement reads besides is not known: then those come in
-/// who let nobody read some table.
+/// With `only_strong`, locks that let others write do not count; and locks of any other table do, if they let nobody read
+/// it: the statement may have waited for such a table, whose name is not known.
 pub fn of_tables(tx: &Tx, tables: &[pg_sys::Oid], only_strong: bool) -> Option<String> {
     tx.catalog_value(TABLES, &[&tables.to_vec(), &only_strong])
 }
 
-/// The process that has the lock of a run on a column, if it still has it.
+/// The process that holds the lock of a run on this column, if one does.
 pub fn of_column(tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<i32> {
     tx.catalog_value(COLUMN, &[&table, &number])
 }
@@ -62,32 +65,29 @@ const TABLES: &str = "
 
 /// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
 const HORIZON: &str = "
-    SELECT description, hint FROM (
+    SELECT description, kind, name FROM (
         SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
                CASE backend_type WHEN 'walsender'
                     THEN format('the standby or replication client of process %s (%s)', pid, application_name)
                     ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
                                 application_name, usename, date_trunc('second', clock_timestamp() - xact_start))
                END AS description,
-               CASE backend_type WHEN 'walsender' THEN 'Turn off hot_standby_feedback there while the backfill runs.'
-                    ELSE 'End that transaction, or go on: rows are filled all the same, at the cost of a plain UPDATE.'
-               END AS hint
+               CASE backend_type WHEN 'walsender' THEN 'standby' ELSE 'session' END AS kind, NULL::text AS name
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
         AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
         AND (backend_type = 'walsender'
              OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
         UNION ALL
-        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared),
-               'End it with COMMIT PREPARED or ROLLBACK PREPARED.'
+        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared), 'prepared transaction', gid
         FROM pg_prepared_xacts WHERE database = current_database()
         UNION ALL
-        SELECT age(xmin), format('replication slot \"%s\"', slot_name),
-               'Let its consumer catch up, or drop it with pg_drop_replication_slot if nobody uses it.'
+        SELECT age(xmin), format('replication slot \"%s\"', slot_name), 'slot', slot_name::text
         FROM pg_replication_slots WHERE xmin IS NOT NULL) holder
     ORDER BY age DESC LIMIT 1";
 
-/// Transactions that write (they have an ID, and so the lock on it) and have locked the table: the candidates.
+/// Transactions that have locked the table and have written something: each holds the lock on its own transaction ID. One of
+/// them may hold the rows.
 const ROWS: &str = "
     SELECT string_agg(description, ', ' ORDER BY began)
     FROM (

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::pg::settings;
 use crate::pg::tx::Tx;
 
-// Read with the session's own search path, which is one of the settings, and so with all names in full.
+// Runs under the session's own search path, which is one of the settings; so all names have their schema.
 const SETTINGS: &str = "
     SELECT pg_catalog.jsonb_object_agg(name, setting)::pg_catalog.text FROM pg_catalog.pg_settings
     WHERE source OPERATOR(pg_catalog.=) ANY ('{client,session}'::pg_catalog.text[])
@@ -17,8 +17,8 @@ const SETTINGS: &str = "
                                            seed,session_authorization}'::pg_catalog.text[])
     AND ($1 OR name OPERATOR(pg_catalog.!~) '^safe_backfill\\.'::pg_catalog.text)";
 
-/// Those that another process needs to read the same SQL in the same way, as JSON. Not those that steer the run: they are
-/// the role's and the database's there, and can be changed while it goes on.
+/// Those that another process needs to read the same SQL in the same way, as JSON. Those that control the run are not
+/// among them: the other process has them from its role and database, and they can be changed during the run.
 ///
 /// # Errors
 /// [`Error::StoredJob`].
@@ -26,7 +26,8 @@ pub fn of_sql(tx: &Tx) -> Result<String, Error> {
     read(tx, false)
 }
 
-/// Those that a process which helps this one needs, as JSON: what steers this run steers it, too.
+/// Those that a helper of this process needs, as JSON. They include those that control the run, so that both have the
+/// same.
 ///
 /// # Errors
 /// [`Error::StoredJob`].

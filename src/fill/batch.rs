@@ -29,11 +29,12 @@ pub struct Limits {
     pub time: Duration,
     /// Longest wait for one row lock.
     pub lock: Duration,
-    /// Longest statement of several rows that may wait for one of them while it holds others.
+    /// If a statement of several rows takes longer than this, later ones must not wait for a row while they hold
+    /// others.
     pub slow: Duration,
 }
 
-/// What became of a batch.
+/// What one batch did.
 #[derive(Debug, Default)]
 pub struct Filled {
     /// To be added to the job.
@@ -44,7 +45,8 @@ pub struct Filled {
     pub pass_ended: bool,
     /// The last statement met a lock and was undone; the message of the error.
     pub locked: Option<String>,
-    /// A statement of several rows took so long that the application could have looked for deadlocks meanwhile.
+    /// A statement of several rows took so long that a session waiting for one of them could have started to look for a
+    /// deadlock.
     pub slow: bool,
     /// The last subtransaction that wrote anything.
     pub id: Option<pg_sys::TransactionId>,
@@ -71,8 +73,8 @@ impl Filled {
 
 /// Fills one batch of the window's rows, from where the last one stopped.
 ///
-/// Each statement runs in a subtransaction: one that meets
-/// a lock is undone alone, and ends the batch, so that what it holds is let go at once.
+/// Each statement runs in a subtransaction. If one meets a lock, only that statement is undone, and the batch ends, so
+/// that its locks are released at once.
 pub fn fill(
     context: &LeafContext<'_>,
     window: &mut Window,
@@ -89,7 +91,7 @@ pub fn fill(
     let mut filled = Filled::default();
     let mut done = 0;
     while let Some(rows) = pace.next_statement(limits.rows, done, began.elapsed(), limits.time) {
-        // While rows are locked, the search for more of them has to end in time as well.
+        // Once rows are locked, the search for more rows counts towards the batch's time limit.
         let time = if done > 0 { limits.time } else { READING_TIME };
         let pass_ended = context.choose(window, rows, began + time);
         let tids = window.next_rows(rows);
@@ -102,8 +104,8 @@ pub fn fill(
             true => Busy::Skipped,
             false => context.busy,
         };
-        // Each statement that writes has an ID of its own, and so has the batch around them. Counted before they are taken:
-        // no process takes another one of the run for the application.
+        // Each statement that writes takes a transaction ID, and so does the batch around them. They are counted
+        // beforehand, so that no process of the run mistakes them for transactions of the application.
         let ids = 1 + u64::from(!has_written);
         team.begins_transactions(ids);
         match attempt_update(context, &tids, busy, limits.lock) {
@@ -136,14 +138,14 @@ pub fn fill(
     filled
 }
 
-/// Lets the others have the disk and the processors, if there are any.
+/// Leaves the disk and the processors to other sessions for a moment, if there are any.
 fn yield_to_others(tx: &Tx, yielding: &mut Yielding, spent: Duration) {
     let (wal, began) = (usage::wal_bytes(), Instant::now());
     if yielding.flush_is_due(wal, began) {
         usage::flush_wal(tx);
         yielding.flushed(wal, Instant::now(), began.elapsed());
     }
-    // Too short for the latch, which counts in milliseconds.
+    // A latch cannot be used: it counts in milliseconds, which is too coarse.
     std::thread::sleep(yielding.rest(spent, began));
 }
 

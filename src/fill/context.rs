@@ -1,4 +1,4 @@
-//! What a run works with, whichever leaf it is at.
+//! What a run works with, for all leaves.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,11 +11,11 @@ use crate::run::throttle::Throttle;
 
 /// One run, from its first transaction to its last, in one of the processes that work on it.
 pub struct Run<'a> {
-    /// The one way to commit.
+    /// Commits the transactions of the run.
     pub driver: &'a Driver,
     /// What was asked for.
     pub request: &'a Request,
-    /// What holds batches back.
+    /// Makes batches wait while others are behind.
     pub throttle: RefCell<Throttle>,
     /// Where progress is stored.
     pub job: Rc<Job>,

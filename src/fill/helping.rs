@@ -1,4 +1,4 @@
-//! What a process does that helps another one with its run: it sweeps blocks, and nothing else.
+//! What a helper process does for a run: it sweeps blocks, and nothing else.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::run::throttle::Throttle;
 /// How often a process that has nothing to do looks for blocks.
 const IDLE_POLL: Duration = Duration::from_millis(5);
 
-/// Sweeps blocks of whichever leaf table the leader has come to, until it needs nobody any more.
+/// Sweeps blocks of the leaf table that the leader is at, until the leader ends the team.
 ///
 /// # Errors
 /// Those of [`Leaf::complete`], but for [`Error::TableDropped`] of a partition, which the leader finds out itself.
@@ -72,7 +72,7 @@ impl Run<'_> {
         });
         match swept {
             Ok(()) => Ok(()),
-            // The leader has each block of the new file swept.
+            // The leader begins again with the new file.
             Err(Halt::Rewritten) => {
                 self.membership.release();
                 Ok(())

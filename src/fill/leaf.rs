@@ -44,16 +44,16 @@ pub struct Leaf<'a> {
     pub(super) held: Vec<Tid>,
     pub(super) patience: Patience,
     pub(super) machine: Machine,
-    /// In which its blocks are claimed while they are swept.
+    /// The round in which its blocks are claimed while they are swept.
     pub(super) round: Option<Round>,
-    /// Keeps a run on this leaf alone off its column; the table that was named has a lock of its own.
+    /// Prevents another run on this leaf alone. The column of the table that was named has its own lock.
     _lock: Option<ColumnLock>,
 }
 
 /// Why work on a leaf stops.
 #[derive(Debug)]
 pub enum Halt {
-    /// The table is in another file than before: its blocks have to be gone over from the first.
+    /// The table was rewritten into another file, so work has to begin again at its first block.
     Rewritten,
     /// The run ends.
     Failed(Error),
@@ -111,7 +111,8 @@ impl<'a> Leaf<'a> {
         Ok(leaf)
     }
 
-    /// Joins the process that leads in sweeping a leaf; `None` where that has another file of the table in mind.
+    /// Joins the leading process in sweeping a leaf; `None` if the table has been rewritten since the leader looked it
+    /// up.
     ///
     /// # Errors
     /// Those of [`Leaf::open`], but for [`Error::AlreadyRunning`].
@@ -167,8 +168,8 @@ impl<'a> Leaf<'a> {
         self.round = Some(team.begin(self.oid.to_u32(), file, blocks));
     }
 
-    /// Passes the gate, then runs `work` on the table and commits it. Nowhere else is looked whether the table is still in
-    /// the same file.
+    /// Passes the gate, then runs `work` on the table and commits it. This is the only place that checks whether the
+    /// table is still in the same file.
     ///
     /// `work` must not wait without limit for a lock on another table: see [`Leaf::patiently`].
     pub(super) fn on_table<T>(
@@ -214,7 +215,7 @@ impl<'a> Leaf<'a> {
     pub(super) fn admit(&mut self, work: Work) -> Result<(), Halt> {
         let (run, oid) = (self.run, self.oid);
         if run.throttle.borrow_mut().admit(run.driver, oid, work)? {
-            // Locks that were in the way before may be gone.
+            // Meanwhile the locks that were in the way may have been released.
             self.patience.renew();
         }
         Ok(())
@@ -228,7 +229,8 @@ impl<'a> Leaf<'a> {
 
     /// Runs `work`, which may wait for locks on other tables, while this one is locked for UPDATE.
     ///
-    /// Others may want both, in the other order: it lets go of this one before they look for a deadlock.
+    /// Others may lock the same tables in the opposite order. This one is released before they start looking for a
+    /// deadlock.
     pub(super) fn patiently<T>(
         &mut self,
         work: impl Fn(&Self, &Tx, &Table<'_>) -> T,
@@ -245,8 +247,8 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Fails once locks of others have kept rows from being filled for too long; they have now, says this `message`, and
-    /// so many rows.
+    /// Fails once locks have been in the way for too long. `message` is the last lock error, `rows` how many rows are
+    /// held.
     pub(super) fn require_patience(
         &mut self,
         message: String,
@@ -265,8 +267,8 @@ impl<'a> Leaf<'a> {
         }))
     }
 
-    /// Stores what is known if it is time to; what may still wait for a lock, here and at commit, may do so longer than a
-    /// row, though not for ever.
+    /// Stores the progress if that is due. Also sets the lock timeout for whatever still waits for a lock, here or at
+    /// commit: longer than for a row, but limited.
     pub(super) fn record(&mut self, tx: &Tx) -> Result<(), Halt> {
         tx.set_lock_timeout(server_settings::deadlock_timeout() / 2);
         if self.recorder.is_due() {
@@ -291,7 +293,7 @@ fn lock_column(
 
 /// Looks at the leaf and prepares its statements, which can lock other tables.
 ///
-/// A leaf that was detached meanwhile is none of the run's business any more: [`Error::TableDropped`].
+/// A leaf that was detached meanwhile does not belong to the run any more: [`Error::TableDropped`].
 pub(super) fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Error> {
     let target = &run.request.target;
     let locks = Locks {

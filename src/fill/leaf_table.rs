@@ -15,15 +15,15 @@ use crate::pg::heap::{Column, Table};
 use crate::pg::ring::Ring;
 use crate::pg::tx::Tx;
 
-/// In a smaller table there is nothing to gain by recycling pages; one pass has fewer batches.
+/// Tables with fewer blocks gain nothing from recycling pages, and a single pass needs fewer batches.
 const WORTH_RECYCLING: u32 = 32;
 
-/// How long one slow statement is remembered. It may have met a busy disk, which is over soon.
+/// For how long a slow statement makes the next ones careful. The cause may have been a busy disk, which is over soon.
 const CAREFUL: Duration = Duration::from_secs(10);
 
 /// A leaf table, looked up, and its statements.
 pub struct LeafTable {
-    /// The file that its blocks are blocks of.
+    /// The file that it is stored in.
     pub file_node: pg_sys::Oid,
     /// The name that the statements were prepared against.
     pub name: LeafName,
@@ -32,7 +32,7 @@ pub struct LeafTable {
     statements: LeafStatements,
     growth: Growth,
     hazards: Hazards,
-    /// Until then statements must not wait for rows while they hold others, since one has taken long.
+    /// Until then, statements must not wait for a row while they hold others, since one statement was slow.
     careful_until: Option<Instant>,
 }
 
@@ -129,7 +129,8 @@ impl LeafTable {
     }
 
     /// Fails if the column was dropped, renamed or given another type, or row-level security switched on. `false` if
-    /// the table was renamed or moved: names lead to the statements' table, and another one may bear the old name now.
+    /// the table was renamed or moved to another schema: the statements name it, and the old name may belong to another
+    /// table now.
     ///
     /// # Errors
     /// [`Error::ColumnChanged`], [`Error::RowSecurity`].
@@ -141,7 +142,7 @@ impl LeafTable {
         Ok(leaf_name(table) == self.name)
     }
 
-    /// Takes over what was looked up anew, but for the file: blocks that are done are blocks of that.
+    /// Takes over what was looked up again, except the file: the blocks that are done belong to the old one.
     pub fn renew(&mut self, table: LeafTable) {
         *self = LeafTable {
             file_node: self.file_node,
@@ -174,7 +175,7 @@ fn leaf_name(table: &Table<'_>) -> LeafName {
     LeafName { oid, schema, name }
 }
 
-/// Policies would keep rows from being seen, and the run would call the table done.
+/// Policies would hide rows, and the run would consider the table done.
 fn require_no_row_security(tx: &Tx, table: &Table<'_>) -> Result<(), Error> {
     match tx.catalog_value("SELECT row_security_active($1)", &[&table.oid()]) {
         Some(false) => Ok(()),
@@ -184,7 +185,7 @@ fn require_no_row_security(tx: &Tx, table: &Table<'_>) -> Result<(), Error> {
     }
 }
 
-/// Other access methods may have pages of another kind, and the table can be given one at any time.
+/// Other access methods may have another page format, and a table's access method can be changed at any time.
 fn require_heap(table: &Table<'_>, name: &LeafName) -> Result<(), Error> {
     match table.other_access_method() {
         None => Ok(()),

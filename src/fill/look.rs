@@ -1,7 +1,7 @@
 //! The phases after the first: the blocks of a leaf table are looked at, window by window, for rows that are NULL still.
 //!
-//! Each block is read as it is when the look comes by. A row that is NULL, and is moved by an UPDATE from a block not yet
-//! looked at to one that was, escapes this look; the validation in `safe_set_not_null` misses nothing.
+//! Each block is read once, as it is at that time. If an UPDATE moves a NULL row from a block that was not read yet to
+//! one that was, this look misses the row; the validation in `safe_set_not_null` misses nothing.
 
 use std::ops::Range;
 
@@ -16,9 +16,9 @@ use crate::settings;
 
 /// Blocks of a window: 16 MB.
 const WINDOW: u32 = 2048;
-/// Rows that are held are remembered up to this number; others are found by the next look.
+/// The largest number of locked rows that is remembered. The next look finds the others.
 const MOST_HELD: usize = 100_000;
-/// How often a look goes on with blocks that the table has got since it began.
+/// How often a look is extended to blocks that were added to the table since it began.
 const MOST_EXTENSIONS: u32 = 10;
 
 impl Leaf<'_> {
@@ -56,9 +56,10 @@ impl Leaf<'_> {
         Ok(Event::WindowEnded)
     }
 
-    /// The end of the table, where new rows go.
+    /// Extends the look to blocks that were added to the table since it began. Returns the block where it ends.
     fn extend_look(&mut self, end: u32) -> Result<u32, Halt> {
-        // Rows that were asked in vain have gone there, too, and would be asked again.
+        // Not if updated rows stayed NULL: their new versions may be in those blocks, and would be updated again and
+        // again.
         if self.look.extensions >= MOST_EXTENSIONS || self.look.seen.refused > 0 {
             return Ok(end);
         }
@@ -85,7 +86,8 @@ impl Leaf<'_> {
                 break;
             }
         }
-        // Rows that were changed each time that they were to be asked: reason enough for another look.
+        // Rows that were changed again and again before they could be checked. They count as found, so that another
+        // look follows.
         self.look.seen.due += window.left() as u64;
         Ok(found)
     }

@@ -112,7 +112,7 @@ impl Leaf<'_> {
     fn store_now(&mut self) -> Result<(), Error> {
         let stored = self.on_table(|leaf, tx, _| Ok(leaf.recorder.store(tx)?));
         match stored {
-            // The next phase will find that out.
+            // The next phase will notice that.
             Ok(()) | Err(Halt::Rewritten) => Ok(()),
             Err(Halt::Failed(error)) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! Rows of a window, asked whether they are to be filled. Nothing is written, and no row is locked.
+//! Finds out which rows of a window are to be filled, without writing anything or locking rows.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::fill::leaf_table::LeafContext;
 use crate::fill::statements::Due;
 use crate::pg::tx::Attempt;
 
-/// Rows that one transaction asks at most, whatever the time.
+/// The largest number of rows that one transaction checks.
 const MOST_ROWS: usize = 100_000;
 
 /// What a transaction has found.
@@ -26,7 +26,7 @@ pub struct Probed {
     pub locked: Option<String>,
 }
 
-/// Asks rows of the window, from where the last transaction stopped, until the time is over; `lock` is the longest wait
+/// Checks rows of the window, from where the last transaction stopped, for at most `time`. `lock` is the longest wait
 /// for a lock on another table.
 pub fn probe(
     context: &LeafContext<'_>,
@@ -68,7 +68,7 @@ pub fn probe(
     probed
 }
 
-/// A row that has not answered was changed, or filled, since its page was read.
+/// Notes the answers. A row without an answer was changed, or filled, since its page was read.
 fn note(probed: &mut Probed, window: &mut Window, tids: &[Tid], answers: &[(Tid, Due)]) {
     let answered: HashSet<Tid> = answers.iter().map(|(tid, _)| *tid).collect();
     let (there, changed): (Vec<Tid>, Vec<Tid>) =

@@ -1,4 +1,4 @@
-//! How far a run has come, told from time to time and when it ends.
+//! The progress of a run, reported from time to time and at its end.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ pub struct Report {
     filling: Track,
     /// Blocks of the leaf table that is worked on.
     leaf: Track,
-    /// When that began.
+    /// When work on it began.
     leaf_since: Instant,
     /// What is done with it.
     activity: Activity,
-    /// Of the window being swept, so many blocks' worth is done.
+    /// How much of the current window is done, in blocks.
     of_window: f64,
     holder_is_named: bool,
 }

@@ -14,7 +14,7 @@ use crate::pg::ring::Ring;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
-    /// The first block of those that this run sweeps.
+    /// The first block that this run sweeps.
     pub(super) began_at: u32,
     pub(super) window_size: u32,
     /// The last transaction of the first part of a pass.
@@ -32,8 +32,7 @@ pub struct Sweeping {
 }
 
 impl Sweeping {
-    /// A sweep by one of so many processes. Beside each other they need longer windows: the transactions of one hold the
-    /// horizon of the others back.
+    /// A sweep by one of `of` processes. Several need longer windows, since each holds back the horizon of the others.
     pub fn new(of: u32) -> Self {
         Sweeping {
             began_at: 0,

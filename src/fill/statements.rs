@@ -32,8 +32,7 @@ pub struct LeafStatements {
 pub struct Hazards {
     /// A trigger could set the column back to NULL before the row is written.
     pub may_undo: bool,
-    /// Code of a user's, in a trigger, a CHECK, an index or a generated column, could take its time while rows are
-    /// locked.
+    /// A user's function, in a trigger, a CHECK, an index or a generated column, could be slow while rows are locked.
     pub may_take_long: bool,
     /// A trigger, such as that of a deferred foreign key, could wait for a lock at commit.
     pub may_wait_at_commit: bool,
@@ -139,21 +138,21 @@ impl LeafStatements {
         }
     }
 
-    /// Has deferred constraints checked at the end of each statement of this transaction, where a lock that they wait
-    /// for undoes that statement alone.
+    /// Has deferred constraints checked at the end of each statement of this transaction: if they meet a lock, only
+    /// that statement is undone.
     pub fn check_at_once(&self, tx: &Tx) {
         if let Some(statement) = &self.check_at_once {
             statement.execute(tx, &[]);
         }
     }
 
-    /// Whether an UPDATE could take so long that it must not wait for a row while it holds others: the application's
-    /// look for deadlocks could fall into that wait.
+    /// Whether an UPDATE could take so long that it must not wait for a row while it holds others: meanwhile a session
+    /// of the application could start to look for a deadlock.
     pub fn may_take_long(&self) -> bool {
         self.may_take_long
     }
 
-    /// Fills the rows at these places that are NULL now, or when whoever holds them lets go.
+    /// Fills the rows at these places that are NULL, either now or once the locks on them are released.
     pub fn update(&self, tx: &Tx, tids: &[Tid], busy: Busy) -> Updated {
         let update = match busy {
             Busy::Awaited => &self.update,
@@ -181,7 +180,7 @@ impl LeafStatements {
         }
     }
 
-    /// Asks the rows at these places that are NULL whether they are to be filled, with one snapshot.
+    /// Determines, with one snapshot, which of the NULL rows at these places are to be filled.
     pub fn probe(&self, tx: &Tx, tids: &[Tid]) -> Vec<(Tid, Due)> {
         let tids = Tids(tids);
         let rows = tid_scan::enforce(tx, self.table, || self.probe.execute(tx, &[&tids]));
@@ -205,7 +204,7 @@ fn is_volatile(tx: &Tx, leaf: &LeafName, target: &Target, value: &Value) -> bool
     Statement::prepare(tx, &sql, &[]).is_volatile()
 }
 
-/// IS NULL is true of a row of NULLs as well, which is a value that nobody may overwrite.
+/// `IS NULL` would also be true of a composite value whose fields are all NULL, which must not be overwritten.
 const IS_NULL: &str = "IS NOT DISTINCT FROM NULL";
 const ONE_OF: &str = "OPERATOR(pg_catalog.=) ANY";
 
@@ -216,7 +215,8 @@ struct Sql {
     column: String,
     value: String,
     filter: Option<String>,
-    /// A row whose expression is NULL is not worth a new version; but a volatile one may be evaluated only once.
+    /// Leaves out rows whose expression is NULL, which need no new version. `None` for a volatile expression, which may
+    /// be evaluated only once.
     has_value: Option<String>,
 }
 

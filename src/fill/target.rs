@@ -103,6 +103,7 @@ impl Facts {
         let attribute = self.attribute.as_ref().ok_or_else(|| Error::NoColumn {
             table: table(),
             column: column.into(),
+            qualified: self.relation.quoted(),
         })?;
         self.require_not_computed(attribute, column)?;
         match () {

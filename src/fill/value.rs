@@ -72,7 +72,8 @@ impl Value {
         Ok(())
     }
 
-    /// Asks every CHECK that looks at this column alone, so that a value it refuses is found before a row is touched.
+    /// Tries the value on every CHECK that uses this column alone, so that a violation is found before any row is
+    /// touched.
     fn require_checks(&self, tx: &Tx, target: &Target) -> Result<(), Error> {
         let Some(constant) = &self.constant else {
             return Ok(());
@@ -115,7 +116,7 @@ impl Value {
         }
     }
 
-    /// Whether some rows may rightly be NULL still after they were filled.
+    /// Whether rows may be NULL after they were filled, because the expression is NULL for them.
     pub fn can_be_null(&self) -> bool {
         matches!(self.recipe, Recipe::Expression(_))
     }

@@ -1,4 +1,4 @@
-//! What others want of a job that runs, and what it tells them.
+//! The orders that other sessions give a running job, and what it reports to them.
 
 use pgrx::pg_sys;
 
@@ -13,7 +13,7 @@ use crate::run::supervision::{Order, Supervision};
 impl Supervision for Job {
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
         const ORDER: &str = "SELECT state FROM @job WHERE system_identifier = $1 AND job_id = $2";
-        // A job that is taken up may stand as cancelled until it has begun again.
+        // A job that a CALL takes up may still be stored as cancelled until the run has begun.
         let heeds = self.begun.get() || server::is_background_worker();
         let Some(id) = self.id.get().filter(|_| heeds) else {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Supervision for Job {
     }
 
     fn note_wait(&self, tx: &Tx, wait: Option<&str>) -> Result<(), Error> {
-        // Whoever has the row locked, to pause the job for instance, is not waited for.
+        // Does not wait for sessions that have the row locked, for instance to pause the job.
         const NOTE: &str = "
             UPDATE @job SET waits_for = $3, waits_since = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END
             WHERE ctid = (SELECT ctid FROM @job
@@ -91,7 +91,7 @@ impl Job {
 /// # Errors
 /// [`Error::ExtensionDropped`].
 pub fn fail(tx: &Tx, home: &Home, id: i64, failure: &Failure) -> Result<(), Error> {
-    // Another run may have taken the job up at once.
+    // Meanwhile another run may have taken up the job.
     const FAIL: &str = "
         UPDATE @job
         SET error = $4::jsonb, waits_for = NULL, waits_since = NULL, finished_at = clock_timestamp(),

@@ -1,6 +1,6 @@
-//! Where the extension's own tables and sequence are, and whose they are.
+//! Where the extension's own tables and sequence are, and who owns them.
 //!
-//! They are found by their OIDs: their schema may be renamed, and a table be moved to another one, at any time.
+//! They are identified by OID, since at any time their schema may be renamed or a table moved to another schema.
 
 use pgrx::pg_sys;
 
@@ -17,6 +17,8 @@ use crate::run::driver::Driver;
 
 /// The table that jobs are stored in, as messages name it.
 const JOB_TABLE: &str = "safe_backfill_job";
+/// The table that the progress of each leaf is stored in, likewise.
+const PART_TABLE: &str = "safe_backfill_part";
 
 /// The extension's own tables and sequence.
 #[derive(Debug, Clone)]
@@ -89,7 +91,7 @@ impl Home {
         [self.job_table, self.part_table]
     }
 
-    /// Locks the tables for writing, or returns `false` at once if somebody is in the way.
+    /// Locks the tables for writing, or returns `false` at once if others have them locked.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
@@ -194,7 +196,8 @@ impl Home {
         tables.any(|table| publication::publishes(tx, table))
     }
 
-    /// Takes the tables out of publications of all tables or of their schema: unlogged tables are not published.
+    /// Removes the tables from publications of all tables, or of their schema, by making them unlogged: unlogged tables
+    /// are not published.
     ///
     /// A subscriber that does not have the tables would stop at their first row. Call it between transactions.
     ///
@@ -218,7 +221,8 @@ impl Home {
         Ok(())
     }
 
-    /// Does the same in the transaction of the statement that runs, whose locks on the tables last until its end.
+    /// Like [`Home::keep_unpublished`], in the transaction of the calling statement, which holds the locks on the
+    /// tables until its end.
     ///
     /// # Errors
     /// [`Error::JobTablePublished`] if a publication names one of the tables itself.
@@ -237,7 +241,7 @@ impl Home {
         Ok(())
     }
 
-    /// A publication of all tables, or of the schema of one of ours.
+    /// A publication of all tables, or of the schema of one of the job tables.
     fn publication(&self, tx: &Tx) -> Result<String, Error> {
         const NAMED: &str = "
             SELECT p.pubname::text, r.prrelid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
@@ -256,7 +260,12 @@ impl Home {
         };
         Err(Error::JobTablePublished {
             publication,
-            table: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
+            table: if table == self.job_table {
+                JOB_TABLE
+            } else {
+                PART_TABLE
+            },
+            qualified: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
         })
     }
 }

@@ -11,7 +11,7 @@ pub enum Activity {
     /// Its rows are filled.
     #[default]
     Filling,
-    /// It is looked at for rows that were missed.
+    /// It is searched for rows that were missed.
     Verifying,
 }
 
@@ -25,10 +25,10 @@ impl Activity {
     }
 }
 
-/// How a leaf table came out.
+/// The result for a leaf table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// A last look at the whole table found no row to fill, and none is NULL.
+    /// Verification of the whole table found no row to fill, and none is NULL.
     Completed,
     /// Rows are NULL still.
     Incomplete,
@@ -52,15 +52,15 @@ impl End {
 pub struct Position {
     /// What is being done.
     pub activity: Activity,
-    /// The file that the blocks below are blocks of; `None` before the job has begun with the table.
+    /// The file that the block numbers below refer to; `None` before the job has begun with the table.
     pub file_node: Option<pg_sys::Oid>,
     /// All blocks before this one are done.
     pub next_block: u32,
     /// How many blocks there are to be done.
     pub end_block: u32,
-    /// While it is verified: rows that were to be filled yet, on the blocks that are done.
+    /// Rows found due for filling in the blocks done so far (verifying only).
     pub rows_found: u64,
-    /// While it is verified: rows that are NULL because the expression is, on the blocks that are done.
+    /// Rows whose expression is NULL, in the blocks done so far (verifying only).
     pub rows_without_value: u64,
 }
 

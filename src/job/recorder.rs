@@ -1,8 +1,8 @@
 //! What has been done with a leaf table and is not stored yet.
 //!
 //! It is stored when the run begins or ends with the table, when a window was filled, and after a second, but not with
-//! every batch: beside a snapshot that is held, each write leaves a row version that nobody can remove. A batch never waits
-//! for it, for rows are locked meanwhile. What could not be stored is added to what comes next.
+//! every batch: each write leaves a dead row version, which cannot be removed while an old snapshot is held. A batch
+//! never waits for the job tables, since it has rows locked. What could not be stored is kept for the next time.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
 use crate::run::membership::Membership;
 
-/// The reader of the view sees numbers that are not older than this.
+/// The numbers in the view are at most this old.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stores the progress of one leaf table.
@@ -25,12 +25,12 @@ pub struct Recorder<'a> {
     leaf: pg_sys::Oid,
     position: Position,
     counts: Counts,
-    /// Of those, what is committed.
+    /// What of that is committed.
     committed: Counts,
     time_left: Option<Duration>,
     /// Nothing was stored by this CALL yet.
     begins: bool,
-    /// The activity or the file is another one than is stored.
+    /// The activity or the file differs from what is stored.
     changed: bool,
     stored_at: Instant,
 }
@@ -63,7 +63,7 @@ impl<'a> Recorder<'a> {
         self.position
     }
 
-    /// Tells that the run begins something new, or begins again, at `position`.
+    /// Records that the run begins with another activity, or begins again, at `position`.
     pub fn enter(&mut self, position: Position) {
         self.position = position;
         self.time_left = None;
@@ -76,7 +76,7 @@ impl<'a> Recorder<'a> {
         self.time_left = time_left;
     }
 
-    /// Tells that the table has so many blocks now, all of which are to be done.
+    /// Records that the table now has `end_block` blocks, all of which are to be done.
     pub fn extend(&mut self, end_block: u32) {
         self.position.end_block = end_block;
     }
@@ -92,7 +92,7 @@ impl<'a> Recorder<'a> {
         self.committed.add(counts);
     }
 
-    /// Tells that the transaction of all batches so far was committed.
+    /// Records that all batches so far are committed.
     pub fn is_committed(&mut self) {
         if self.membership.leads() {
             self.committed = self.counts;
@@ -112,7 +112,7 @@ impl<'a> Recorder<'a> {
         self.membership.leads() && self.counts.rows > 0
     }
 
-    /// Stores everything in the current transaction, unless somebody is in the way.
+    /// Stores everything in the current transaction, unless others have locked the job tables.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`], [`Error::StoredJob`].
@@ -120,7 +120,8 @@ impl<'a> Recorder<'a> {
         if !self.job.is_free(tx)? {
             return Ok(());
         }
-        // Once for each leaf this waits, for a little, where somebody has locked rows of the job's tables.
+        // Only the first time for each leaf can this wait, for a short time, for rows of the job tables that others
+        // have locked.
         let id = match tx.attempt(|| self.job.begin_part(tx, self.leaf)) {
             Attempt::Done(id) => id?,
             Attempt::Locked(_) => return Ok(()),
@@ -171,7 +172,7 @@ impl<'a> Recorder<'a> {
 }
 
 impl Drop for Recorder<'_> {
-    /// The run leaves the table, perhaps because of an error: what is not stored yet is stored by somebody else.
+    /// The run leaves the table, perhaps because of an error. What is not stored yet is handed over to the job.
     fn drop(&mut self) {
         if self.committed != Counts::default() {
             self.counts = self.committed;

@@ -1,4 +1,4 @@
-//! What others may do to a job: pause it, let it go on, cancel it, clear it away.
+//! What any session may do to a job: pause, resume, cancel or remove it.
 
 use pgrx::pg_sys;
 
@@ -8,7 +8,7 @@ use crate::job::home::Home;
 use crate::pg::tx::Tx;
 use crate::pg::{role, server};
 
-/// A job as somebody else finds it, who may steer it.
+/// A job, found by a session that may control it.
 pub struct Steered {
     home: Home,
     id: i64,
@@ -71,14 +71,14 @@ impl Steered {
                 error = CASE $3 WHEN 'running' THEN NULL ELSE error END
             WHERE system_identifier = $1 AND job_id = $2";
         let cluster = server::system_identifier();
-        // A worker that is to be started has no process yet.
+        // A worker about to be started has no process ID yet.
         let keeps_process = self.pid.is_some() || state != "running";
         self.home
             .execute(tx, STATE, &[&cluster, &self.id, &state, &keeps_process])
             .map(drop)
     }
 
-    /// Has the job wait before its next batch; `false` if it is not under way.
+    /// Has the job wait before its next batch. Returns `false` if it is not running.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
@@ -90,7 +90,7 @@ impl Steered {
         Ok(can)
     }
 
-    /// Has the job end before its next batch; `false` if it has ended.
+    /// Has the job end before its next batch. Returns `false` if it has ended already.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
@@ -102,13 +102,13 @@ impl Steered {
         Ok(can)
     }
 
-    /// Whether it is unfinished, and told to wait or without a process.
+    /// Whether it is unfinished, and either paused or without a process.
     pub fn can_resume(&self) -> bool {
         self.is_one_of(&["paused", "cancelled", "failed"])
             || self.state == "running" && self.pid.is_none()
     }
 
-    /// Has the job go on; whoever calls this sees to it that a process does.
+    /// Marks the job as running. The caller must make sure that a process works on it.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
@@ -134,7 +134,7 @@ impl Steered {
     }
 }
 
-/// Removes all jobs that ended longer ago than this, of those that the current user may steer. Returns how many.
+/// Removes all jobs that ended longer ago than this and that the current user may control. Returns how many.
 ///
 /// # Errors
 /// [`Error::NotInstalled`].

@@ -18,7 +18,7 @@ pub enum Reach {
     Tree,
 }
 
-/// Runs `work`, which changes the definition of the tables. It is given the table as it is when it is locked.
+/// Runs `work`, which changes the definition of the tables. It gets the table as looked up under the lock.
 ///
 /// # Errors
 /// [`Error::LockNotAvailable`], [`Error::NotOwner`], and those of `work`.

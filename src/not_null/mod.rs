@@ -24,10 +24,10 @@ pub use request::Request;
 use table_steps::TableSteps;
 use tree::Tree;
 
-/// How often the tables of a tree are gone over, while new ones are being attached.
+/// How many times all tables of a tree are processed, if new ones are attached meanwhile.
 const MOST_ROUNDS: u32 = 5;
 
-/// Takes the column from wherever an earlier CALL has left it to NOT NULL.
+/// Makes the column NOT NULL, continuing from wherever an earlier CALL has left it.
 ///
 /// # Errors
 /// [`Error::StillNull`], with nothing changed or what was added taken back; [`Error::LockNotAvailable`], with the steps
@@ -60,14 +60,14 @@ impl Tree<'_> {
         })
     }
 
-    /// Table by table, children before their parents and the one that was named last; `false` if another table has
-    /// joined the tree meanwhile.
+    /// Processes table by table: children before their parents, and the named table last. Returns `false` if another
+    /// table was attached meanwhile.
     fn advance(&self, found: &Found) -> Result<bool, Error> {
         let root = self.request.table;
         let (members, state) = self.read(|tx| Ok((self.members(tx), self.state(tx, root)?)))?;
         let is_tree = members.len() > 1;
         if is_tree && NATIVE == Native::Constraint && state.not_null == NotNull::No {
-            // Added to the whole tree at once, the constraint is an inherited one in the tables below.
+            // The constraint is added to the whole tree at once, so that the tables below inherit it.
             TableSteps::begin(self, root, found)?.add_not_null()?;
         }
         for member in members
@@ -77,7 +77,7 @@ impl Tree<'_> {
             .filter(|member| member.has_rows)
         {
             match TableSteps::begin(self, member.oid, found).and_then(|steps| steps.finish()) {
-                // A partition may go; what matters is the table that was named.
+                // A partition may be dropped. Only the table that was named must exist.
                 Ok(true) | Err(Error::NoTable { .. }) => {}
                 result => return result,
             }

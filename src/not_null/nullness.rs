@@ -8,7 +8,7 @@ use crate::catalog::relation::Relation;
 use crate::error::Error;
 use crate::pg::tx::Tx;
 
-/// By this comment a later CALL knows the constraints that an interrupted one has left.
+/// This comment on a constraint tells a later CALL that an interrupted one has left it.
 const MARK: &str = "added by safe_set_not_null, which is not done yet";
 /// Most bytes of a name: `NAMEDATALEN` - 1.
 const LONGEST_NAME: usize = 63;
@@ -28,10 +28,11 @@ pub fn require_attribute(tx: &Tx, relation: &Relation, column: &str) -> Result<A
     Attribute::find(tx, relation.oid, column).ok_or_else(|| Error::NoColumn {
         table: relation.name.clone(),
         column: column.into(),
+        qualified: relation.quoted(),
     })
 }
 
-/// Marks a constraint as one to be gone in the end. Both names are quoted already.
+/// Marks a constraint as one that must not remain in the end. Both names are quoted already.
 pub fn mark(tx: &Tx, constraint: &str, table: &str) {
     tx.execute(
         &format!("COMMENT ON CONSTRAINT {constraint} ON {table} IS '{MARK}'"),
@@ -39,7 +40,7 @@ pub fn mark(tx: &Tx, constraint: &str, table: &str) {
     );
 }
 
-/// Takes the mark off: the constraint stays. Both names are quoted already.
+/// Removes the mark: the constraint is to remain. Both names are quoted already.
 pub fn unmark(tx: &Tx, constraint: &str, table: &str) {
     tx.execute(
         &format!("COMMENT ON CONSTRAINT {constraint} ON {table} IS NULL"),
@@ -123,7 +124,7 @@ pub fn is_marked(tx: &Tx, relation: &Relation, constraint: &str) -> bool {
         .unwrap_or(false)
 }
 
-/// Whether a look would see all rows: the owner may have given the right to read away, and policies may hide rows.
+/// Whether a scan would see all rows: the owner may have revoked its own right to read, and policies may hide rows.
 pub fn can_be_read(tx: &Tx, relation: &Relation) -> bool {
     const READABLE: &str =
         "SELECT has_table_privilege($1, 'SELECT') AND NOT row_security_active($1)";

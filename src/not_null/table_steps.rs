@@ -18,7 +18,7 @@ use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::spi::quote;
 use crate::pg::tx::Tx;
 
-/// More steps than this no table needs.
+/// No table needs more steps than this.
 const MOST_STEPS: u32 = 10;
 /// Validating a smaller table is not worth a message: 64 MB.
 const WORTH_A_NOTICE: u32 = 8192;
@@ -32,12 +32,12 @@ pub struct TableSteps<'a> {
     _lock: Option<ColumnLock>,
 }
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// It was taken.
+    /// It was done.
     Made,
-    /// Something has changed since it was decided on, so that another step is due.
+    /// The table has changed since the step was chosen, so another one is due.
     Overtaken,
     /// A table below is not done.
     Blocked,
@@ -111,7 +111,7 @@ impl<'a> TableSteps<'a> {
         }
         let state = nullness::of(tx, relation, self.column(), &attribute);
         let step = match state.next(NATIVE) {
-            // It has no rows of its own to be proven.
+            // A partitioned table has no rows of its own to check.
             Step::AddCheck if relation.kind == "p" => Step::SetNotNull { helper: None },
             step => step,
         };
@@ -166,13 +166,13 @@ impl<'a> TableSteps<'a> {
         })
     }
 
-    /// Has all rows looked at while others read and write them.
+    /// Validates the constraint, which checks all rows while others read and write them.
     fn validate(&self, constraint: &str) -> Result<Progress, Error> {
         let helper = self
             .tree
             .read(|tx| Ok(self.due(tx, &self.relation)?.1.helper))?;
         let is_helper = helper.as_deref() == Some(constraint);
-        // The helper is not inherited: the tables below have nothing to do with it.
+        // The helper is not inherited, so the tables below do not have it.
         let reach = if is_helper { Reach::Alone } else { Reach::Tree };
         let lock = TableLock::ShareUpdateExclusive;
         let validated = alter_with(
@@ -228,7 +228,7 @@ impl<'a> TableSteps<'a> {
 
     /// Says what a validation is about to read; `false` if that is not worth a message.
     ///
-    /// PostgreSQL tells nothing of a validation while it runs, so its length is foretold from the speed of the quick look.
+    /// PostgreSQL reports no progress of a validation, so its duration is estimated from the speed of the quick scan.
     fn say_validating(&self, tx: &Tx, table: &Relation) -> bool {
         let (blocks, found) = (table.blocks(tx), self.found);
         if blocks < WORTH_A_NOTICE {
@@ -254,7 +254,8 @@ impl<'a> TableSteps<'a> {
                 return Ok(Progress::Blocked);
             }
             let (name, column) = (table.quoted(), quote(self.column()));
-            // The column comes first: dropped before it, in the same statement even, the CHECK would prove nothing.
+            // SET NOT NULL comes first. If the CHECK were dropped before it, even in the same statement, it would prove
+            // nothing.
             tx.execute(
                 &format!("ALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL"),
                 &[],

@@ -48,7 +48,7 @@ impl Tree<'_> {
         ))
     }
 
-    /// A quick look at the tables of which nothing is proven yet.
+    /// A quick scan of the tables that no valid constraint covers yet.
     pub fn look_for_nulls(&self) -> Result<Found, Error> {
         let unproven = self.read(|tx| {
             let mut unproven = vec![];
@@ -81,7 +81,7 @@ impl Tree<'_> {
         Ok(found)
     }
 
-    /// Takes back what this CALL, or an interrupted one before it, has added in vain.
+    /// Removes what this CALL, or an interrupted one before it, has added, and makes the error.
     pub fn give_up(&self, found: &Found) -> Error {
         let left = match self.take_back() {
             Ok(()) => None,

@@ -1,4 +1,4 @@
-//! CHECK constraints, tried on a value before any row is touched.
+//! Tries a value on CHECK constraints before any row is touched.
 
 use std::ffi::CString;
 
@@ -9,8 +9,8 @@ use crate::pg::value::Constant;
 
 /// Whether a CHECK that looks at no other column than `number` lets `value` through; as in SQL, NULL does.
 ///
-/// `tree` is the constraint as `pg_constraint.conbin` has it. It is evaluated as it stands: as SQL text it would be read
-/// with the caller's search path, and so could get other operators than it was made with.
+/// `tree` is the constraint as `pg_constraint.conbin` has it. The tree itself is evaluated. As SQL text it would be
+/// parsed with the caller's search path, and could get other operators than it was created with.
 ///
 /// # Errors
 /// PostgreSQL's own, from the functions of the CHECK.

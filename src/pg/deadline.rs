@@ -16,7 +16,7 @@ unsafe extern "C-unwind" {
     fn disable_timeout(id: u32, keep_indicator: bool);
 }
 
-/// `USER_TIMEOUT`: the next one that is free is given.
+/// `USER_TIMEOUT`: PostgreSQL assigns the next free one.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 const USER_TIMEOUT: u32 = 12;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
@@ -25,7 +25,7 @@ const USER_TIMEOUT: u32 = 13;
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 static TIMEOUT: AtomicU32 = AtomicU32::new(u32::MAX);
 
-/// Has the query cancelled that runs, as PostgreSQL's handlers of timeouts do. Runs within a signal handler.
+/// Cancels the running query, as PostgreSQL's own timeout handlers do. Runs within a signal handler.
 extern "C-unwind" fn cancel() {
     IS_OVER.store(true, Ordering::Relaxed);
     // SAFETY: flags that are made for signal handlers, and the latch of this process.
@@ -36,7 +36,7 @@ extern "C-unwind" fn cancel() {
     }
 }
 
-/// Why work did not come to its end.
+/// Why work was not finished.
 #[derive(Debug)]
 pub enum Undone {
     /// It took too long.
@@ -45,10 +45,9 @@ pub enum Undone {
     Failed(Failure),
 }
 
-/// Runs `work`, which writes nothing, for this time at most.
+/// Runs `work`, which writes nothing, for at most `limit`.
 ///
-/// # Errors
-/// [`Undone`]. PostgreSQL's 57014 and 57P01 if somebody else has cancelled it go on their way.
+/// # Errors [`Undone`]. PostgreSQL's 57014 and 57P01 are passed on if another session has cancelled the query.
 pub fn within<T>(tx: &Tx, limit: Duration, work: impl FnOnce() -> T) -> Result<T, Undone> {
     IS_OVER.store(false, Ordering::Relaxed);
     let timeout = registered();
@@ -96,7 +95,7 @@ impl Drop for Armed {
         // SAFETY: the timeout is registered; without effect if it is not running.
         unsafe {
             disable_timeout(self.0, false);
-            // It may have come when the work was done.
+            // The timeout may have fired after the work was done.
             if IS_OVER.load(Ordering::Relaxed) && !std::thread::panicking() {
                 pg_sys::QueryCancelPending = 0;
             }

@@ -1,4 +1,4 @@
-//! An error that was raised, as it can be kept.
+//! An error that was raised, in a form that can be stored.
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -20,7 +20,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What was caught.
+    /// The failure of an error that was caught.
     pub(super) fn of(error: &CaughtError) -> Option<Self> {
         match error {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
@@ -39,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// An error of ours that is yet to be raised.
+    /// The failure of an error of ours, before it is raised.
     pub fn new(
         code: PgSqlErrorCode,
         message: String,
@@ -54,7 +54,7 @@ impl Failure {
         }
     }
 
-    /// Whether somebody wanted the end: a cancellation, a timeout, a shutdown (class 57 of the SQLSTATEs).
+    /// Whether it is an intervention from outside: a cancellation, a timeout, a shutdown (SQLSTATE class 57).
     pub fn is_intervention(&self) -> bool {
         self.sqlstate.starts_with("57")
     }

@@ -99,13 +99,13 @@ impl<'tx> Table<'tx> {
         }
     }
 
-    /// Whether row-level security is enabled, for whomever it holds.
+    /// Whether row-level security is enabled, no matter for which roles.
     pub fn has_row_security(&self) -> bool {
         // SAFETY: the relation is open, and so its catalog row is cached.
         unsafe { (*(*self.0).rd_rel).relrowsecurity }
     }
 
-    /// Whether an update of this column can be HOT: no index that must be told uses it.
+    /// Whether an update of this column can be HOT: no index that rules it out uses the column.
     pub fn allows_hot(&self, column: i16) -> bool {
         #[cfg(feature = "pg15")]
         const BLOCKING: pg_sys::IndexAttrBitmapKind::Type =
@@ -210,7 +210,7 @@ impl<'tx> Table<'tx> {
             let buffer = self.pruned_buffer(block, ring);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let page = pg_sys::BufferGetPage(buffer);
-            // A page of zeroes was added by another backend and is not its own yet.
+            // A page of zeroes has just been added by another backend, which has not initialized it yet.
             let is_new = (*(page as *const pg_sys::PageHeaderData)).pd_upper == 0;
             let free = pg_sys::PageGetHeapFreeSpace(page);
             pg_sys::UnlockReleaseBuffer(buffer);

@@ -21,7 +21,7 @@ pub(super) struct RawPage {
     page: pg_sys::Page,
 }
 
-/// What can be said of a row version without waiting.
+/// What can be found out about a row version without waiting.
 enum State {
     Free,
     Busy,
@@ -161,7 +161,8 @@ unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
     }
 }
 
-/// Whether the row is locked only by `FOR KEY SHARE`, as foreign keys do, which an UPDATE of other columns passes.
+/// Whether the row is locked only by `FOR KEY SHARE`, as foreign keys do. An UPDATE of other columns does not wait for
+/// that.
 ///
 /// # Safety
 /// `header` is a valid tuple.
@@ -169,6 +170,6 @@ unsafe fn only_key_shared(header: pg_sys::HeapTupleHeader) -> bool {
     // SAFETY: the caller says so.
     let mask = u32::from(unsafe { (*header).t_infomask });
     let lock_bits = pg_sys::HEAP_XMAX_EXCL_LOCK | pg_sys::HEAP_XMAX_KEYSHR_LOCK;
-    // Of a MultiXactId the bits tell the strongest of its locks.
+    // For a MultiXactId, the bits show its strongest lock.
     mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0 && mask & lock_bits == pg_sys::HEAP_XMAX_KEYSHR_LOCK
 }

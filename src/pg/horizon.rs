@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use crate::pg::heap::Table;
 
-/// Whether row versions that transaction `id` left dead can be pruned from `table` now.
+/// Whether the row versions of `table` that transaction `id` made dead can be pruned now.
 ///
 /// Every snapshot, prepared transaction, replication slot and standby with feedback counts, as in
 /// `ComputeXidHorizons` of PostgreSQL's `procarray.c`.

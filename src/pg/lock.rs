@@ -1,4 +1,4 @@
-//! Locks on a column, which keep two runs off it, and on tables.
+//! Locks on tables, and on a column, which prevent two runs on it at the same time.
 
 use pgrx::pg_sys;
 
@@ -7,8 +7,8 @@ use crate::pg::tx::Tx;
 /// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
 ///
 /// It outlives commits and ends with the run, with an error, or with the session. DBAs see it in `pg_locks` as
-/// `locktype = 'object'`, `classid = 'pg_class'::regclass`, `objid` the table, `objsubid` the column's number. No
-/// application can take it by chance, which is not so for advisory locks.
+/// `locktype = 'object'`, `classid = 'pg_class'::regclass`, `objid` the table, `objsubid` the column's number. Unlike
+/// an advisory lock, no application can take it by chance.
 pub struct ColumnLock {
     tag: pg_sys::LOCKTAG,
 }
@@ -33,7 +33,7 @@ impl ColumnLock {
             pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL => None,
             pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Some(ColumnLock { tag }),
             _ => {
-                // This session has it already, from an outer run: count it down again.
+                // This session holds it already, for an outer run. Release the additional lock.
                 drop(ColumnLock { tag });
                 None
             }
@@ -42,7 +42,7 @@ impl ColumnLock {
 }
 
 impl ColumnLock {
-    /// Whether no rollback has ended it.
+    /// Whether the session still holds it: a rollback releases it.
     fn is_held(&self) -> bool {
         // SAFETY: reads this backend's own table of locks.
         unsafe {
@@ -56,7 +56,7 @@ impl ColumnLock {
 
 impl Drop for ColumnLock {
     fn drop(&mut self) {
-        // On an error's way out PostgreSQL lets go of it itself, when it rolls the transaction back.
+        // After an error, PostgreSQL releases it itself when it rolls back the transaction.
         if std::thread::panicking() || !self.is_held() {
             return;
         }
@@ -102,7 +102,7 @@ impl Tx {
         unsafe { pg_sys::LockRelationOid(table, lock.mode()) };
     }
 
-    /// Locks a table until the end of the transaction, or returns `false` at once if somebody is in the way.
+    /// Locks a table until the end of the transaction, or returns `false` at once if a conflicting lock exists.
     pub fn try_lock_table(&self, table: pg_sys::Oid, lock: TableLock) -> bool {
         // SAFETY: any OID will do; the lock belongs to the current resource owner.
         unsafe { pg_sys::ConditionalLockRelationOid(table, lock.mode()) }

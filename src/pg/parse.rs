@@ -9,9 +9,9 @@ use crate::pg::value::ColumnType;
 
 /// Whether `text` is one SQL expression and nothing more.
 ///
-/// It is parsed as the one item of a SELECT, first alone and then within parentheses, as it will stand; both times
-/// what comes out must be a SELECT of one unnamed value with no other clause. So a list of values is found out, and no
-/// text can close the parentheses and go on with something else.
+/// It is parsed as the one item of a SELECT, first alone and then within parentheses, as it will stand; both times the
+/// result must be a SELECT of one unnamed value with no other clause. This rejects lists of values, and text that
+/// closes the parenthesis early.
 ///
 /// # Errors
 /// PostgreSQL's own syntax errors.
@@ -62,7 +62,7 @@ fn is_bare_target(target: &pg_sys::ResTarget) -> bool {
     target.name.is_null() && target.indirection.is_null()
 }
 
-/// The type that `text` names, such as `varchar(20)`; `None` if it is more or less than the name of a type.
+/// The type that `text` names, such as `varchar(20)`; `None` if it is not exactly the name of a type.
 ///
 /// # Errors
 /// PostgreSQL's own, such as 42704 for a type that does not exist.

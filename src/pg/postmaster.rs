@@ -10,7 +10,7 @@ unsafe extern "C-unwind" {
 
 /// Ends this backend if the postmaster is gone: as long as one backend is left, the server cannot be started again.
 ///
-/// PostgreSQL itself looks only where it waits, and a CALL that always finds something to do never does.
+/// PostgreSQL itself checks only while it waits, and a CALL that always has something to do never waits.
 pub fn require_alive() {
     // SAFETY: a read of the pipe that the postmaster holds open, without waiting.
     if unsafe { PostmasterIsAliveInternal() } {

@@ -4,8 +4,8 @@ use pgrx::pg_sys;
 
 /// A ring of shared buffers (`BufferAccessStrategy`), which outlives transactions.
 ///
-/// A page that somebody else uses, or that an UPDATE writes, stays: PostgreSQL replaces it in the ring (`GetBufferFromRing`
-/// in `freelist.c`).
+/// A page that is in use elsewhere, or that an UPDATE has changed, stays in memory: PostgreSQL replaces it in the ring
+/// (`GetBufferFromRing` in `freelist.c`).
 pub struct Ring(pg_sys::BufferAccessStrategy);
 
 impl Ring {

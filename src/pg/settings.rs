@@ -29,8 +29,8 @@ impl Tx {
 
     /// Sets `deadlock_timeout` until the end of this transaction, which only a superuser could do with SET.
     ///
-    /// It lets this backend find a deadlock before the others in it do, and ask autovacuum to leave a table, both of which
-    /// happen when it has waited for so long.
+    /// After waiting for this long, a backend looks for deadlocks, and asks autovacuum to release a table. With a short
+    /// time, this backend does both before others do.
     pub fn set_deadlock_timeout(&self, limit: Duration) {
         set_local_time(c"deadlock_timeout", limit);
     }
@@ -46,7 +46,7 @@ impl Tx {
             PgSqlErrorCode::ERRCODE_CANT_CHANGE_RUNTIME_PARAM,
             PgSqlErrorCode::ERRCODE_INVALID_NAME,
         ];
-        // What cannot be set may not matter to the job, and is an error of its own where it does.
+        // A setting that cannot be set may not matter to the job. If it does, that leads to an error later.
         drop(self.attempt_except(IMPOSSIBLE, || {
             drop(self.execute(
                 "SELECT pg_catalog.set_config($1, $2, false)",
@@ -110,7 +110,7 @@ fn defined<'tx>() -> &'tx [*mut pg_sys::config_generic] {
     }
 }
 
-/// Has locks waited for without a limit until the end of this transaction, whatever `lock_timeout` the session has.
+/// Sets no limit on waits for locks until the end of this transaction, whatever `lock_timeout` the session has.
 pub fn wait_for_locks_without_limit(_tx: &Tx) {
     // SAFETY: an integer that only this thread changes.
     if unsafe { pg_sys::LockTimeout } != 0 {
@@ -145,14 +145,14 @@ impl<'tx> Temporarily<'tx> {
         Self::set(tx, &[(c"search_path", c"pg_catalog, pg_temp")])
     }
 
-    /// Lets the planner use TID scans, without which PostgreSQL 18 does not make a path for one; `None` if it does.
+    /// Enables TID scans, without which PostgreSQL 18 makes no path for one. `None` if they are enabled already.
     pub fn tid_scans(tx: &'tx Tx) -> Option<Self> {
         // SAFETY: a setting of this backend.
         let enabled = unsafe { pg_sys::enable_tidscan };
         (!enabled).then(|| Self::set(tx, &[(c"enable_tidscan", c"on")]))
     }
 
-    /// Has values written in one way, whatever the session prefers, as `postgres_fdw` does.
+    /// Has values written in a fixed format, whatever the session's settings are, as `postgres_fdw` does.
     pub fn portable_output(tx: &'tx Tx) -> Self {
         Self::set(
             tx,
@@ -166,7 +166,7 @@ impl<'tx> Temporarily<'tx> {
         )
     }
 
-    /// Has arrays read as they are written, where NULL without quotes is a null.
+    /// Has an unquoted NULL in an array literal read as a null, as arrays are written.
     pub fn array_nulls(tx: &'tx Tx) -> Self {
         Self::set(tx, &[(c"array_nulls", c"on")])
     }
@@ -211,7 +211,7 @@ fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
 
 /// Reads the configuration files again if `pg_reload_conf()` asked for it.
 ///
-/// A backend does this by itself only between two statements, and a CALL that runs for hours is one statement.
+/// By itself a backend does this only between two statements, and a CALL that runs for hours is one statement.
 pub fn reload_if_asked() {
     // SAFETY: a flag set by the SIGHUP handler and cleared by this thread alone, as PostgresMain does; autovacuum
     // calls ProcessConfigFile within transactions in the same way.

@@ -57,7 +57,7 @@ impl Drop for Connection {
 
 /// A prepared statement that outlives transactions and is planned once, without looking at its arguments.
 ///
-/// A plan made for the arguments at hand would take ten thousand row addresses for a reason to scan the whole table.
+/// A plan for the actual arguments, which may be ten thousand row addresses, could be a scan of the whole table.
 pub struct Statement {
     plan: pg_sys::SPIPlanPtr,
     /// The types of its parameters.
@@ -157,11 +157,12 @@ impl Drop for Statement {
 }
 
 thread_local! {
-    /// Plans of statements that an error of PostgreSQL's has ended, to be freed when the error is over.
+    /// Plans of statements that an error has ended, to be freed once the error is handled.
     static ORPHANS: RefCell<Vec<pg_sys::SPIPlanPtr>> = const { RefCell::new(vec![]) };
 }
 
-/// Frees the plans that earlier calls of this session have left because of errors. Must be called outside of them.
+/// Frees the plans that earlier calls in this session left behind because of errors. Must not be called while an error
+/// is handled.
 pub fn free_orphans() {
     for plan in ORPHANS.take() {
         // SAFETY: the plan was kept by `prepare`, and its statement is gone without having freed it.
@@ -304,7 +305,7 @@ impl Tx {
         self.execute(sql, parameters)
     }
 
-    /// [`Tx::catalog`], of which only the first column of the first row is wanted.
+    /// Like [`Tx::catalog`], but returns only the first column of the first row.
     pub fn catalog_value<T: FromDatum + IntoDatum>(
         &self,
         sql: &str,

@@ -13,7 +13,7 @@ use crate::pg::interrupts;
 use crate::pg::tx::Tx;
 use crate::pg::{message, settings, usage};
 
-/// So long the answer of a standby nearby takes, which is looked for without going to sleep for long.
+/// A nearby standby usually answers within this time; until then it is polled in short naps.
 const SOON: Duration = Duration::from_millis(3);
 const SHORT_NAP: Duration = Duration::from_micros(50);
 const LONG_NAP: Duration = Duration::from_millis(5);

@@ -1,8 +1,8 @@
-//! Plans that fetch rows by their places, whatever the planner thinks of the other conditions.
+//! Forces plans that fetch rows by their places, whatever the planner's estimates for the other conditions are.
 //!
 //! An UPDATE of rows whose places are known must not become an index scan over all rows that meet its other conditions,
 //! which stale statistics, an index on the column or a filter can make look cheap. PostgreSQL has no syntax for that,
-//! but a hook for extensions to have a say in the paths of a table (`set_rel_pathlist_hook` in `allpaths.c`).
+//! but a hook by which extensions can change the paths of a table (`set_rel_pathlist_hook` in `allpaths.c`).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,7 +15,7 @@ use crate::pg::tx::Tx;
 static TABLE: AtomicU32 = AtomicU32::new(0);
 static mut PREVIOUS: pg_sys::set_rel_pathlist_hook_type = None;
 
-/// Puts the hook into its place; called once when the library is loaded.
+/// Installs the hook; called once when the library is loaded.
 pub fn install() {
     // SAFETY: a backend has one thread; the hook that was there is called by ours.
     unsafe {
@@ -26,14 +26,14 @@ pub fn install() {
 
 /// Runs `work`, in which statements that write, lock or select rows of `table` by their `ctid` are planned as TID scans.
 ///
-/// All other tables of such a statement, those of the user's expression for instance, are planned as ever.
+/// All other tables of such a statement, for instance in the user's expression, are planned as usual.
 pub fn enforce<T>(tx: &Tx, table: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _restore = Restore(TABLE.swap(table.to_u32(), Ordering::Relaxed));
     let _enabled = Temporarily::tid_scans(tx);
     work()
 }
 
-/// Correct on an error's way out too.
+/// Restores the value, also after an error.
 struct Restore(u32);
 
 impl Drop for Restore {

@@ -14,8 +14,8 @@ use crate::pg::tx::Tx;
 
 /// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
-/// All that PostgreSQL allocated for `work` is freed. Locks are let go before a synchronous standby is waited for. The session's
-/// `lock_timeout` does not count: the steps set their own. For the driver of the run alone.
+/// All that PostgreSQL allocated for `work` is freed. Locks are released before the wait for a synchronous standby. The
+/// session's `lock_timeout` has no effect, since the steps set their own. Only the driver of the run may call this.
 ///
 /// # Errors
 /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
@@ -90,7 +90,7 @@ pub fn roll_back_worker() {
     unsafe { pg_sys::AbortCurrentTransaction() };
 }
 
-/// Has PostgreSQL add what this background worker has counted to its statistics. Call it between transactions.
+/// Lets PostgreSQL report this background worker's statistics. Call it between transactions.
 pub fn report_statistics_within_worker() {
     // SAFETY: no transaction is open.
     unsafe { pg_sys::pgstat_report_stat(false) };
@@ -102,7 +102,7 @@ pub fn within_statement<T>(work: impl FnOnce(&Tx) -> T) -> T {
     work(&Tx::of_this_thread())
 }
 
-/// Runs `work`; hands an error of PostgreSQL's, or a panic, to `failed`, and lets it go on its way afterwards.
+/// Runs `work`. Shows an error of PostgreSQL's, or a panic, to `failed` and raises it again afterwards.
 pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure)) -> T {
     let mut failed = Some(AssertUnwindSafe(failed));
     PgTryBuilder::new(AssertUnwindSafe(work))
@@ -115,7 +115,7 @@ pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure)) -> T {
         .execute()
 }
 
-/// Runs `work`, whose errors and panics are dropped after `roll_back`.
+/// Runs `work`. After an error or a panic, runs `roll_back` and ignores the error.
 pub fn or_roll_back(work: impl FnOnce(), roll_back: impl FnOnce()) {
     let mut roll_back = Some(AssertUnwindSafe(roll_back));
     PgTryBuilder::new(AssertUnwindSafe(work))
@@ -127,10 +127,11 @@ pub fn or_roll_back(work: impl FnOnce(), roll_back: impl FnOnce()) {
         .execute();
 }
 
-/// Rolls the transaction of a CALL back after an error, which is to go on its way afterwards, and begins the next.
+/// Rolls back the transaction of a CALL after an error, which the caller raises again afterwards, and begins the next
+/// transaction.
 ///
-/// `false`, with nothing done, unless the procedure is itself the statement that the client sent: what a function or DO
-/// block around it holds would end with the transaction, and is still in use.
+/// `false`, with nothing done, unless the procedure is itself the statement that the client sent: a function or DO
+/// block around it has resources of the transaction still in use.
 pub fn roll_back_within_call(procedure: pg_sys::Oid) -> bool {
     // SAFETY: the portal that is active, if any, lives during the CALL. As PostgreSQL itself does at the end of every
     // statement that fails, and in `_SPI_commit` of `spi.c` before a failure goes on: the error was copied, and between
@@ -148,10 +149,10 @@ pub fn roll_back_within_call(procedure: pg_sys::Oid) -> bool {
     true
 }
 
-/// Ends the transaction that has begun after a commit and done nothing, has PostgreSQL add what this backend has counted
-/// to its statistics, and begins the next transaction.
+/// Ends the transaction that began after a commit and has done nothing, lets PostgreSQL report this backend's
+/// statistics, and begins the next transaction.
 ///
-/// A backend does this by itself only between two statements. PostgreSQL adds at most once in a second.
+/// By itself a backend does this only between two statements. PostgreSQL reports at most once per second.
 ///
 /// # Safety
 /// The CALL is the statement that the client sent, not one of a function's, which would lose its SPI connection; it has
@@ -200,7 +201,7 @@ unsafe fn is_statement_of_portal(procedure: pg_sys::Oid) -> bool {
     }
 }
 
-/// Batches look at each row anew after waiting for its lock, whatever the session's default isolation is.
+/// Makes batches read each row again after waiting for its lock, whatever the session's default isolation level is.
 ///
 /// Without effect in the first transaction of a CALL, whose snapshot is taken already.
 fn read_committed() {

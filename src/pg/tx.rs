@@ -39,18 +39,18 @@ impl Tx {
     }
 }
 
-/// What became of work that may meet a lock.
+/// The result of work that may meet a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt<T> {
-    /// It went through.
+    /// It succeeded.
     Done(T),
-    /// A lock was not to be had in time, or a deadlock was found; everything it did was undone. With the message of
-    /// the error.
+    /// A lock was not available in time, or a deadlock was found. Everything it did was undone. Holds the error's
+    /// message.
     Locked(String),
 }
 
 impl Tx {
-    /// Runs `work` in a subtransaction that is undone when it fails for a lock. Any other error goes on its way.
+    /// Runs `work` in a subtransaction, which is undone if a lock makes it fail. Any other error is passed on.
     pub fn attempt<T>(&self, work: impl FnOnce() -> T) -> Attempt<T> {
         const LOCK_FAILURES: &[PgSqlErrorCode] = &[
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
@@ -62,8 +62,8 @@ impl Tx {
         }
     }
 
-    /// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and comes back as `Err`; any other
-    /// goes on its way.
+    /// Runs `work` in a subtransaction. An error with one of these SQLSTATEs undoes it and is returned as `Err`; any
+    /// other is passed on.
     ///
     /// The saving and restoring of memory context and resource owner follows PL/pgSQL's exception blocks
     /// (`exec_stmt_block` in `pl_exec.c`).
@@ -75,8 +75,8 @@ impl Tx {
         self.attempt_if(|failure| codes.contains(&failure.code()), work)
     }
 
-    /// Runs `work` in a subtransaction. An error that is `expected` undoes it and comes back as `Err`; any other goes on its
-    /// way.
+    /// Runs `work` in a subtransaction. An error that is `expected` undoes it and is returned as `Err`; any other is
+    /// passed on.
     pub fn attempt_if<T>(
         &self,
         expected: impl Fn(&Failure) -> bool,
@@ -108,8 +108,8 @@ impl Tx {
         }))
         .catch_others(move |error| {
             let expected = &expected;
-            // Left open, it alone would be rolled back by the error, and not the transaction around it.
-            // SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
+            // If it were left open, the error would roll back only this subtransaction, and not the transaction around
+            // it. SAFETY: the subtransaction begun above is the innermost one, since PostgreSQL has unwound to here.
             unsafe {
                 pg_sys::MemoryContextSwitchTo(context);
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();

@@ -59,7 +59,7 @@ impl ColumnType {
 }
 
 impl ColumnType {
-    /// Its name, with its schema wherever the search path could decide.
+    /// Its name, with its schema wherever it depends on the search path.
     pub fn qualified_name(self, _tx: &Tx) -> String {
         let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
         // SAFETY: returns a NUL-terminated string for any OID.
@@ -74,7 +74,7 @@ impl ColumnType {
         }
     }
 
-    /// Whether its values are rows, of which `IS NULL` asks something else than NOT NULL does.
+    /// Whether it is a composite type, for which `IS NULL` does not mean the same as NOT NULL.
     pub fn is_row(self, _tx: &Tx) -> bool {
         // SAFETY: looks the type up by its OID.
         unsafe { pg_sys::type_is_rowtype(self.oid) }
@@ -86,7 +86,7 @@ impl ColumnType {
         unsafe { pg_sys::DomainHasConstraints(self.oid) }
     }
 
-    /// Whether the type, a domain then, brings a default that may differ from row to row.
+    /// Whether it is a domain whose default may differ from row to row.
     pub fn default_is_volatile(self, _tx: &Tx) -> bool {
         // SAFETY: the default is an expression tree in the current memory context, or null.
         unsafe {
@@ -108,12 +108,12 @@ pub struct NoCast {
 pub struct Constant {
     column_type: ColumnType,
     by_value: Option<pg_sys::Datum>,
-    /// Words rather than bytes, so that any type's alignment is kept.
+    /// Words instead of bytes, so that they are aligned for any type.
     by_reference: Vec<u64>,
     bytes: usize,
 }
 
-/// A value that is not NULL as a caller gave it, with its type. It lives as long as the CALL.
+/// A non-null value as the caller gave it, with its type. It lives as long as the CALL.
 #[derive(Clone, Copy)]
 pub struct Given {
     datum: pg_sys::Datum,

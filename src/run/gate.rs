@@ -35,7 +35,7 @@ fn heed() {
     settings::reload_if_asked();
 }
 
-/// Rests for that time, as [`pass`] from time to time.
+/// Rests for `time`, passing the gate at least every 50 ms.
 ///
 /// # Errors
 /// Those of [`pass`].

@@ -19,7 +19,7 @@ fn safe_backfill_pause(job_id: i64) -> Result<bool, ErrorReport> {
     steer("safe_backfill_pause", job_id, |tx, job| job.pause(tx))
 }
 
-/// Has a job go on that was paused, cancelled, interrupted or has failed.
+/// Resumes a job that was paused, cancelled or interrupted, or has failed.
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.safe_backfill_resume(job_id pg_catalog.int8) RETURNS pg_catalog.bool
 LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
@@ -48,7 +48,7 @@ fn safe_backfill_forget_job(job_id: i64) -> Result<bool, ErrorReport> {
     })
 }
 
-/// Removes the jobs that were done longer ago than that.
+/// Removes the jobs that ended longer ago than that.
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.safe_backfill_forget(older_than pg_catalog.interval) RETURNS pg_catalog.int8
 LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';

@@ -117,8 +117,11 @@ fn what_would_rewrite_the_table_is_refused() -> Result<()> {
         let error = db
             .call(&format!("CALL safe_add_column('t', 'x', '{what}')"))?
             .failed_with(code)?;
-        let three_steps = error.hint.unwrap_or_default().contains("three steps");
-        ensure!(three_steps || what == "nosuch", "{what} has no hint");
+        let hint = error.hint.unwrap_or_default();
+        ensure!(
+            hint.contains("safe_backfill_using") || what == "nosuch",
+            "{what} has no hint"
+        );
     }
     db.call("CALL safe_add_column('t', 'rolled', 'rolled', 1)")?
         .succeeded()?;

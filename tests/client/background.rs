@@ -174,7 +174,7 @@ fn an_error_lands_in_the_job_and_in_the_server_log() -> Result<()> {
     let log = db.server().log()?;
     ensure!(log.contains("violates check constraint \"low\""), "{log}");
     ensure!(
-        log.contains("job 1: filling column \"c\" in the background"),
+        log.contains("job 1: filling column \"c\" of table \"t\" in the background"),
         "{log}"
     );
     db.execute("ALTER TABLE t DROP CONSTRAINT low")?;

@@ -203,7 +203,7 @@ fn gives_up_on_a_holder_that_never_goes_and_names_it() -> Result<()> {
         assert_eq!(saying(&ended.notices, "retry").len(), 2);
         let error = ended.failed_with("55P03")?;
         let detail = error.detail.unwrap_or_default();
-        ensure!(detail.contains("after 3 attempts"), "{detail}");
+        ensure!(detail.contains("in 3 attempts"), "{detail}");
         ensure!(detail.contains(&format!("process {pid} ")), "{detail}");
         assert_eq!(db.value::<String>(before)?, untouched);
     }
@@ -312,7 +312,7 @@ fn a_table_that_is_locked_exclusively_is_not_waited_for_without_end() -> Result<
                 .detail
                 .as_deref()
                 .unwrap_or("")
-                .contains("after 2 attempts"),
+                .contains("in 2 attempts"),
             "{error:?}"
         );
         let detail = error.detail.unwrap_or_default();

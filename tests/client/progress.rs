@@ -96,13 +96,18 @@ fn settings_are_listed_with_unit_and_limits_and_typos_are_errors() -> Result<()>
     client.batch_execute("LOAD 'pg_safe_backfill'")?;
     let settings = client.query(
         "SELECT name, unit, min_val::bigint >= 0 AND max_val::bigint > setting::bigint, short_desc <> ''
-         FROM pg_settings WHERE name LIKE 'safe\\_backfill.%'",
+         FROM pg_settings WHERE name LIKE 'safe\\_backfill.%' AND vartype = 'integer'",
         &[],
     )?;
-    ensure!(settings.len() >= 5);
+    ensure!(settings.len() >= 11);
     for setting in &settings {
         let name: &str = setting.get(0);
-        let unit = (!name.ends_with("_limit")).then_some("ms");
+        let unit = match name.trim_start_matches("safe_backfill.") {
+            "lock_retry_limit" => None,
+            "max_wal_rate" => Some("kB"),
+            "max_slot_lag" | "max_archive_lag" | "max_pg_wal_size" => Some("MB"),
+            _ => Some("ms"),
+        };
         assert_eq!(setting.get::<_, Option<&str>>(1), unit, "{name}");
         ensure!(setting.get(2) && setting.get(3), "{name}");
     }

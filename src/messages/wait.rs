@@ -1,0 +1,108 @@
+//! What a run waits for, and how that is said.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::messages::amounts::seconds;
+use crate::pg::usage;
+
+/// What a run waits for, and which setting has it do so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    what: String,
+    /// The setting, without the extension's prefix.
+    pub setting: &'static str,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Wait {
+    fn of(setting: &'static str, what: String) -> Self {
+        Wait { what, setting }
+    }
+
+    /// The time between two batches.
+    pub fn between_batches(time: Duration) -> Self {
+        Self::of("pause", format!("the next batch, for {}", seconds(time)))
+    }
+
+    /// A standby is behind by `bytes`, and for `age`.
+    pub fn standby(name: &str, pid: i32, bytes: u64, age: Duration) -> Self {
+        Self::of(
+            "max_replica_lag",
+            format!(
+                "standby \"{name}\" (process {pid}), which has {} of WAL to replay and is {} behind",
+                usage::size_pretty(bytes),
+                seconds(age)
+            ),
+        )
+    }
+
+    /// Too much WAL is kept for a replication slot.
+    pub fn slot(name: &str, active: bool, bytes: u64) -> Self {
+        let nobody = if active {
+            ""
+        } else {
+            " and which nobody reads"
+        };
+        Self::of(
+            "max_slot_lag",
+            format!(
+                "replication slot \"{name}\", for which {} of WAL is kept{nobody}",
+                usage::size_pretty(bytes)
+            ),
+        )
+    }
+
+    /// Too much WAL waits to be archived.
+    pub fn archiver(bytes: u64, failing: bool) -> Self {
+        let failing = if failing {
+            " and whose last attempt has failed"
+        } else {
+            ""
+        };
+        Self::of(
+            "max_archive_lag",
+            format!(
+                "the WAL archiver, which has {} to archive{failing}",
+                usage::size_pretty(bytes)
+            ),
+        )
+    }
+
+    /// The directory `pg_wal` is too large.
+    pub fn pg_wal(bytes: u64) -> Self {
+        Self::of(
+            "max_pg_wal_size",
+            format!(
+                "the directory pg_wal, which has {}",
+                usage::size_pretty(bytes)
+            ),
+        )
+    }
+
+    /// Autovacuum works on the table.
+    pub fn autovacuum(pid: i32) -> Self {
+        Self::of(
+            "hold_for_autovacuum",
+            format!("autovacuum of the table by process {pid}"),
+        )
+    }
+
+    /// The snapshot of an ANALYZE of the table holds the xmin horizon back.
+    pub fn analyze(pid: i32) -> Self {
+        Self::of("", format!("ANALYZE of the table by process {pid}"))
+    }
+
+    /// The query of `hold_while` returns true.
+    pub fn hold_while() -> Self {
+        Self::of(
+            "hold_while",
+            "the query of \"safe_backfill.hold_while\"".into(),
+        )
+    }
+}
