@@ -25,7 +25,7 @@ use crate::pg::segment::Segment;
 use crate::pg::tx::Tx;
 use crate::pg::value::Constant;
 use crate::pg::worker::{self, Start};
-use crate::pg::{message, server};
+use crate::pg::{databases, message, server};
 use crate::run::driver::Driver;
 use crate::run::membership::Membership;
 
@@ -199,12 +199,7 @@ fn value(tx: &Tx, stored: &Stored, target: &Target) -> Result<Value, Error> {
 
 /// Has every database looked at, one after the other.
 fn launch(driver: &Driver) {
-    const DATABASES: &str =
-        "SELECT oid FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate";
-    let databases: Result<Vec<pg_sys::Oid>, Error> = driver.transaction(|tx| {
-        let rows = tx.catalog(DATABASES, &[]);
-        Ok(rows.iter().filter_map(|row| row.get(1)).collect())
-    });
+    let databases = driver.transaction(|tx| Ok::<_, Error>(databases::all(tx)));
     for database in databases.unwrap_or_default() {
         let start = Start {
             database,

@@ -7,6 +7,7 @@
 pub mod backtrace;
 pub mod call;
 pub mod check;
+pub mod databases;
 pub mod deadline;
 pub mod failure;
 pub mod heap;
