@@ -1,7 +1,10 @@
 //! A column as `pg_attribute` describes it.
 
+use std::collections::HashMap;
+
 use pgrx::pg_sys;
 
+use crate::pg::spi::Row;
 use crate::pg::tx::Tx;
 use crate::pg::value::ColumnType;
 
@@ -31,15 +34,23 @@ const IS_NOT_NULL: &str = "
 impl Attribute {
     /// Looks up the column of `table` that has this name.
     pub fn find(tx: &Tx, table: pg_sys::Oid, name: &str) -> Option<Self> {
+        Self::find_all(tx, &[table], name).remove(&table)
+    }
+
+    /// Looks up the columns that have this name, by the tables that have one, all with one query.
+    pub fn find_all(tx: &Tx, tables: &[pg_sys::Oid], name: &str) -> HashMap<pg_sys::Oid, Self> {
         let sql = format!(
             "SELECT a.attnum, a.atttypid, a.atttypmod, a.attgenerated <> '', a.attidentity <> '',
-                    a.atthasdef OR t.typdefault IS NOT NULL, {IS_NOT_NULL}
+                    a.atthasdef OR t.typdefault IS NOT NULL, {IS_NOT_NULL}, a.attrelid
              FROM pg_attribute a LEFT JOIN pg_type t ON t.oid = a.atttypid
-             WHERE a.attrelid = $1 AND a.attname = $2::name AND NOT a.attisdropped"
+             WHERE a.attrelid = ANY ($1) AND a.attname = $2::name AND NOT a.attisdropped"
         );
-        let rows = tx.catalog(&sql, &[&table, &name]);
-        let row = rows.first()?;
-        Some(Attribute {
+        let rows = tx.catalog(&sql, &[&tables.to_vec(), &name]);
+        rows.iter().filter_map(|row| Self::of(&row)).collect()
+    }
+
+    fn of(row: &Row<'_>) -> Option<(pg_sys::Oid, Self)> {
+        let attribute = Attribute {
             number: row.get(1)?,
             column_type: ColumnType {
                 oid: row.get(2)?,
@@ -49,7 +60,8 @@ impl Attribute {
             is_identity: row.get(5)?,
             has_default: row.get(6)?,
             is_not_null: row.get(7)?,
-        })
+        };
+        Some((row.get(8)?, attribute))
     }
 }
 

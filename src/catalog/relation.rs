@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use crate::catalog::tree;
 use crate::error::Error;
-use crate::pg::spi::quote;
+use crate::pg::spi::{Row, quote};
 use crate::pg::tx::Tx;
 
 /// What the catalogs say of one relation.
@@ -29,11 +29,11 @@ const RELATION: &str = "
     SELECT c.relkind::text, c.relname::text, n.nspname::text, am.amname::text,
            pg_has_role(c.relowner, 'USAGE'),
            c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
-           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), c.oid
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_am am ON am.oid = c.relam
-    WHERE c.oid = $1";
+    WHERE c.oid = ANY ($1)";
 
 impl Relation {
     /// Looks a relation up, in the catalogs alone: no lock on it is waited for.
@@ -41,12 +41,21 @@ impl Relation {
     /// # Errors
     /// [`Error::NoTable`].
     pub fn look_up(tx: &Tx, oid: pg_sys::Oid) -> Result<Self, Error> {
-        let rows = tx.catalog(RELATION, &[&oid]);
-        let row = rows.first().ok_or(Error::NoTable { oid: oid.to_u32() })?;
+        let found = Self::look_up_all(tx, &[oid]).pop();
+        found.ok_or(Error::NoTable { oid: oid.to_u32() })
+    }
+
+    /// Looks up relations as [`Relation::look_up`] does, all with one query; those that do not exist are left out.
+    pub fn look_up_all(tx: &Tx, oids: &[pg_sys::Oid]) -> Vec<Self> {
+        let rows = tx.catalog(RELATION, &[&oids.to_vec()]);
+        rows.iter().filter_map(|row| Self::of(&row)).collect()
+    }
+
+    fn of(row: &Row<'_>) -> Option<Self> {
         let text = |number| row.get::<String>(number).unwrap_or_default();
         let truth = |number| row.get::<bool>(number).unwrap_or(false);
-        Ok(Relation {
-            oid,
+        Some(Relation {
+            oid: row.get(8)?,
             kind: text(1),
             name: text(2),
             schema: text(3),
@@ -136,8 +145,8 @@ pub fn require_alterable(tx: &Tx, table: pg_sys::Oid) -> Result<Relation, Error>
     let root = Relation::look_up(tx, table)?;
     root.require_table()?;
     root.require_owner()?;
-    for member in tree::members(tx, table).iter().skip(1) {
-        let relation = Relation::look_up(tx, member.oid)?;
+    let below: Vec<_> = tree::oids(tx, table).into_iter().skip(1).collect();
+    for relation in Relation::look_up_all(tx, &below) {
         if relation.kind == "f" {
             return Err(Error::ForeignLeaf {
                 table: root.name,

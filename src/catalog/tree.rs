@@ -41,6 +41,20 @@ pub fn oids(tx: &Tx, table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     members(tx, table).iter().map(|member| member.oid).collect()
 }
 
+const CONTAINS: &str = "
+    WITH RECURSIVE above AS (
+        SELECT $2::oid AS oid
+        UNION
+        SELECT i.inhparent FROM pg_inherits i JOIN above ON i.inhrelid = above.oid
+        WHERE NOT i.inhdetachpending)
+    SELECT EXISTS (SELECT FROM above WHERE oid = $1)";
+
+/// Whether `member` is `table` or one of the tables below it.
+pub fn contains(tx: &Tx, table: pg_sys::Oid, member: pg_sys::Oid) -> bool {
+    tx.catalog_value(CONTAINS, &[&table, &member])
+        .unwrap_or(false)
+}
+
 /// The tables below `table` that have rows, itself included if it can have any, in the order of their OIDs.
 pub fn leaves(tx: &Tx, table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut leaves: Vec<_> = members(tx, table)

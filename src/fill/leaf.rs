@@ -303,7 +303,7 @@ pub(super) fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Erro
         permit: |_, _| Ok(()),
     };
     ddl::run(run.driver, &locks, |tx| {
-        if !tree::oids(tx, target.table).contains(&oid) {
+        if !tree::contains(tx, target.table, oid) {
             return Err(table_dropped(run));
         }
         LeafTable::look_up(tx, run.request, &open_table(tx, run, oid)?)

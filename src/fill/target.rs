@@ -1,5 +1,7 @@
 //! A column proven fillable, and the tables that hold its rows.
 
+use std::collections::HashMap;
+
 use pgrx::pg_sys;
 
 use crate::catalog::attribute::Attribute;
@@ -36,10 +38,11 @@ pub struct Target {
 const FACTS: &str = "
     SELECT has_table_privilege(c.oid, 'SELECT') AND has_column_privilege(c.oid, a.attnum, 'UPDATE'),
            row_security_active(c.oid),
-           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D')
+           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
+           c.oid
     FROM pg_class c
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::name AND NOT a.attisdropped
-    WHERE c.oid = $1";
+    WHERE c.oid = ANY ($1)";
 
 const IN_PARTITION_KEY: &str = "
     SELECT EXISTS (
@@ -80,19 +83,35 @@ struct Facts {
 
 impl Facts {
     fn look_up(tx: &Tx, table: pg_sys::Oid, column: &str) -> Result<Self, Error> {
-        let relation = Relation::look_up(tx, table)?;
-        let rows = tx.catalog(FACTS, &[&table, &column]);
-        let row = rows.first().ok_or(Error::NoTable {
+        let found = Self::look_up_all(tx, &[table], column).pop();
+        found.ok_or(Error::NoTable {
             oid: table.to_u32(),
-        })?;
-        let truth = |number| row.get::<bool>(number).unwrap_or(false);
-        Ok(Facts {
-            relation,
-            permitted: truth(1),
-            row_security: truth(2),
-            update_rule: truth(3),
-            attribute: Attribute::find(tx, table, column),
         })
+    }
+
+    /// With a few queries for all tables: a tree may have thousands. Tables that do not exist are left out.
+    fn look_up_all(tx: &Tx, tables: &[pg_sys::Oid], column: &str) -> Vec<Self> {
+        let mut attributes = Attribute::find_all(tx, tables, column);
+        let rows = tx.catalog(FACTS, &[&tables.to_vec(), &column]);
+        let facts = rows.iter().filter_map(|row| {
+            let truth = |number| row.get::<bool>(number).unwrap_or(false);
+            Some((row.get(4)?, (truth(1), truth(2), truth(3))))
+        });
+        let mut facts: HashMap<pg_sys::Oid, _> = facts.collect();
+        let of = |relation: Relation| {
+            let (permitted, row_security, update_rule) = facts.remove(&relation.oid)?;
+            Some(Facts {
+                attribute: attributes.remove(&relation.oid),
+                relation,
+                permitted,
+                row_security,
+                update_rule,
+            })
+        };
+        Relation::look_up_all(tx, tables)
+            .into_iter()
+            .filter_map(of)
+            .collect()
     }
 
     /// Fails unless this is a table whose column of that name can be updated by the current user.
@@ -167,8 +186,12 @@ impl Target {
         }
         require_no_statement_trigger(tx, table, column)?;
         let leaves = tree::leaves(tx, table);
-        for &oid in leaves.iter().filter(|&&leaf| leaf != table) {
-            let leaf = Facts::look_up(tx, oid, column)?;
+        let others: Vec<_> = leaves
+            .iter()
+            .copied()
+            .filter(|&leaf| leaf != table)
+            .collect();
+        for leaf in Facts::look_up_all(tx, &others, column) {
             if leaf.relation.kind == "f" {
                 return Err(Error::ForeignLeaf {
                     table: facts.relation.name.clone(),
