@@ -52,7 +52,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it 
 COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the role with whose rights it runs: the current user of the last CALL, or of safe_backfill_start';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while its background worker is being started';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.background IS 'whether it last ran in a background worker';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'of a job in the background: settings of the session that started it, such as search_path, with which its SQL is read';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'of a job in the background: settings of the session that started it, such as search_path, with which its SQL is read; other roles cannot read them';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_for IS 'what it waits for, or NULL';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_since IS 'since when it waits';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.error IS 'the error that ended its last run: {"sqlstate": …, "message": …, "detail": …, "hint": …}';
