@@ -19,23 +19,23 @@ COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
 
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
-'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
+'Does what safe_backfill does in a background worker, as the current user. Arguments: those of safe_backfill. Returns the number of the job at once; the worker begins when the transaction is committed. An unfinished job that does the same is resumed. Raises an error (53400) when no background worker slot is free.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
-'Does what safe_backfill does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill.';
+'Does what safe_backfill does in a background worker, as the current user. Arguments: those of safe_backfill. Returns the number of the job at once; the worker begins when the transaction is committed. An unfinished job that does the same is resumed. Raises an error (53400) when no background worker slot is free.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
-'Does what safe_backfill_using does in a background worker, as the calling role. Returns the number of the job at once; the worker begins when the transaction is committed. Arguments as of safe_backfill_using.';
+'Does what safe_backfill_using does in a background worker, as the current user. Arguments: those of safe_backfill_using. Returns the number of the job at once; the worker begins when the transaction is committed. An unfinished job that does the same is resumed. Raises an error (53400) when no background worker slot is free.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_pause(pg_catalog.int8) IS
-'Has a job wait before its next batch; it holds no transaction and no row meanwhile. Returns false if the job is not under way. For the role that started the job, the owner of the table and superusers.';
+'Has a job wait before its next batch; it holds no transaction and no row meanwhile. Takes effect when the transaction is committed. Returns false if the job is paused already, was cancelled or has ended. For the role that started the job, the owner of the table and superusers.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_resume(pg_catalog.int8) IS
-'Has a job go on that was paused, cancelled, interrupted or has failed: in its own process if that waits, or else in a background worker, as the role that started it. Returns false if there is nothing to do. For the role that started the job, the owner of the table and superusers.';
+'Has a job go on that was paused, cancelled, interrupted or has failed: in its own process if that is still there, or else in a background worker, as the role that started it. Returns false if the job is running or has ended. For the role that started the job, the owner of the table and superusers.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_cancel(pg_catalog.int8) IS
-'Has a job end before its next batch; what is filled stays filled, and safe_backfill_resume or the same CALL takes it up. Returns false if the job has ended. For the role that started the job, the owner of the table and superusers.';
+'Has a job end before its next batch, with error 57014; what is filled stays filled, and safe_backfill_resume or the same CALL resumes it. Takes effect when the transaction is committed. Returns false if the job was cancelled already or has ended. For the role that started the job, the owner of the table and superusers.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_forget(pg_catalog.int8) IS
-'Removes a job from the tables of jobs. Raises an error (55006) while a process works on it. For the role that started the job, the owner of the table and superusers.';
+'Removes a job, whatever its state, from the tables of jobs. Raises an error (55006) while a process works on it. For the role that started the job, the owner of the table and superusers.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_forget(pg_catalog.interval) IS
-'Removes the jobs that were done longer ago than that, of those that the current user may steer. Returns how many.';
+'Removes the jobs that are completed, incomplete or superseded since longer than that, of those that the current user may steer. Jobs that can be resumed stay. Returns how many were removed.';
 
 COMMENT ON TABLE @extschema@.safe_backfill_job IS
 'One row per job: what is filled, with what, by whom. Written by the extension alone; a role sees the jobs of tables it may select from.';
@@ -48,17 +48,17 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.value IS '{"constant": text of t
 COMMENT ON COLUMN @extschema@.safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a batch';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.workers IS 'processes that fill the table: the one that leads, and background workers';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: safe_backfill_progress tells), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: see safe_backfill_progress), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the role with whose rights it runs: the current user of the last CALL, or of safe_backfill_start';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while the worker is being started';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while its background worker is being started';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.background IS 'whether it last ran in a background worker';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'settings of the session that has started it in the background, by which its SQL is read';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'of a job in the background: settings of the session that started it, such as search_path, with which its SQL is read; other roles cannot read them';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_for IS 'what it waits for, or NULL';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_since IS 'since when it waits';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.error IS 'the error that has ended its last run: {"sqlstate": …, "message": …, "detail": …, "hint": …}';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.error IS 'the error that ended its last run: {"sqlstate": …, "message": …, "detail": …, "hint": …}';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.created_at IS 'when the job was created';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.started_at IS 'when the last CALL began with it';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.finished_at IS 'when the job was done';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.started_at IS 'when it was last started or resumed';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.finished_at IS 'when the job, or its last run, ended';
 COMMENT ON TABLE @extschema@.safe_backfill_part IS
 'One row per job and leaf table: how far, since when. Written when the job begins or ends with the table, when it has filled a window of blocks, and after a second. Written by the extension alone; a role sees the parts of tables it may select from.';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.system_identifier IS 'the cluster whose jobs these are: its system identifier as pg_control_system() gives it; rows that replication copied from another cluster are ignored';
@@ -71,11 +71,11 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.next_block IS 'all blocks befor
 COMMENT ON COLUMN @extschema@.safe_backfill_part.end_block IS 'blocks of the table when this state began';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_found IS 'in state verifying: rows that were to be filled yet, on the blocks that are done';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_without_value IS 'in state verifying: rows whose expression is NULL, on the blocks that are done';
-COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_filled IS 'rows filled and committed';
+COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_filled IS 'rows filled and committed; after a crash of the server, or when the process is killed or terminated, rows filled since updated_at are not counted';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_hot IS 'of those, by HOT updates, which touch no index';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.batches IS 'batches committed';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.wal_bytes IS 'bytes of WAL written by the batches';
-COMMENT ON COLUMN @extschema@.safe_backfill_part.processes IS 'where several processes fill the table, each of them: [{"pid": …, "rows_filled": rows since it began}, …]';
+COMMENT ON COLUMN @extschema@.safe_backfill_part.processes IS 'where several processes fill the table, each of them: [{"pid": …, "rows_filled": rows since it began with the job}, …]';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.active_time IS 'time spent on the table, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.time_left IS 'time that the rest of this state would take at the speed of the last CALL, or NULL while that is not known';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.started_at IS 'when the last CALL began with this table';
@@ -87,9 +87,15 @@ COMMENT ON POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part I
 
 COMMENT ON VIEW @extschema@.safe_backfill_progress IS
 'How each job stands: one row per leaf table, and one for the whole job where it has several of them, or none yet. Watch it with \watch in psql.';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.job_id IS 'number of the job, for safe_backfill_pause and its like';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.root_table IS 'the table that was named in the CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.table_name IS 'the leaf table: the table itself, a partition or a child; in the row of the whole job, the table that was named';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.leaf_tables IS 'how many leaf tables the row is the total of, or NULL in the row of one of them';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (waits_for tells for what), paused, cancelled, failed (last_error tells why), superseded (another filling was called for), starting (a background worker is about to begin), interrupted (unfinished, and no process works on it): the same CALL or safe_backfill_resume takes it up. On a standby, as last heard from the primary';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.column_name IS 'the column being filled';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby: pending, filling or verifying, as last received from the primary';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is filled, or verified in state verifying, 0 to 100';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_filled IS 'rows filled and committed, over all calls';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.batches IS 'batches committed, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_per_second IS 'rows filled per second of active time';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.time_left IS 'at the speed so far, for the state it is in';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.hot_percent IS 'share of the rows filled by HOT updates, 0 to 100';
@@ -98,4 +104,9 @@ COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_for IS 'what the job 
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_since IS 'since when it waits';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.last_error IS 'of an unfinished job, the error that ended its last run';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.processes IS 'as in safe_backfill_part, while the job runs';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.background IS 'whether the job runs in a background worker';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.background IS 'whether the job runs, or last ran, in a background worker';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.wal_bytes IS 'bytes of WAL written by the batches';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.active_time IS 'time spent on the table, over all calls, waits included';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.started_at IS 'when the last CALL began with the table; in the row of the whole job, when the job was last started or resumed';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.updated_at IS 'when the figures of the row were last written';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.finished_at IS 'when the job, or its last run, ended; in the row of a leaf table, when the job was done with it';
