@@ -28,13 +28,9 @@ pub struct Durability {
 impl Durability {
     /// Has the commit of this transaction wait for the local disk alone. [`Durability::reach`] does the rest.
     pub fn local_first(tx: &Tx) -> Self {
-        // SAFETY: an integer of this backend, which PostgreSQL keeps within the enum, and the transaction's state.
-        let (level, wrote) = unsafe {
-            (
-                pg_sys::synchronous_commit.unsigned_abs(),
-                pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::INVALID,
-            )
-        };
+        // SAFETY: an integer of this backend, which PostgreSQL keeps within the enum.
+        let level = unsafe { pg_sys::synchronous_commit.unsigned_abs() };
+        let wrote = tx.has_written();
         if wrote && level > Level::SYNCHRONOUS_COMMIT_LOCAL_FLUSH {
             settings::set_local_commit_to_local(tx);
         }

@@ -32,7 +32,11 @@ pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Resul
             Ok(result)
         }
         Err(error) => {
-            connection.roll_back();
+            // A rollback releases session locks, such as the one on the column; the run may go on.
+            match tx.has_written() {
+                true => connection.roll_back(),
+                false => connection.commit(),
+            }
             Err(error)
         }
     }
@@ -45,26 +49,24 @@ pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Resul
 pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
     unsafe { pg_sys::StartTransactionCommand() };
-    let result = {
+    let (result, has_written) = {
         let _connection = Connection::open_atomic();
         read_committed();
         let tx = Tx::of_this_thread();
         settings::wait_for_locks_without_limit(&tx);
-        work(&tx).map(|result| (result, Durability::local_first(&tx)))
+        let result = work(&tx).map(|result| (result, Durability::local_first(&tx)));
+        (result, tx.has_written())
     };
-    match result {
-        Ok((result, durability)) => {
-            snapshot::drop_all();
-            // SAFETY: the transaction was begun above, and nothing of it is in use any more.
-            unsafe { pg_sys::CommitTransactionCommand() };
-            durability.reach(commit_id_within_worker);
-            Ok(result)
-        }
-        Err(error) => {
-            roll_back_worker();
-            Err(error)
-        }
+    if result.is_err() && has_written {
+        roll_back_worker();
+    } else {
+        snapshot::drop_all();
+        // SAFETY: the transaction was begun above, and nothing of it is in use any more.
+        unsafe { pg_sys::CommitTransactionCommand() };
     }
+    let (result, durability) = result?;
+    durability.reach(commit_id_within_worker);
+    Ok(result)
 }
 
 /// Commits a transaction of a CALL that has an ID and does nothing.

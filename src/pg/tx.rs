@@ -32,6 +32,13 @@ impl Tx {
         (id != pg_sys::TransactionId::INVALID).then_some(id)
     }
 
+    /// Whether the transaction, or a subtransaction of it, has an ID: nothing can be written without one.
+    pub fn has_written(&self) -> bool {
+        // SAFETY: reads the state of the transaction.
+        let id = unsafe { pg_sys::GetTopTransactionIdIfAny() };
+        id != pg_sys::TransactionId::INVALID
+    }
+
     /// The ID of the whole transaction, which gets one if it has none.
     pub fn id(&self) -> u32 {
         // SAFETY: we are inside a transaction that may write.

@@ -1,6 +1,6 @@
 //! Background workers: how they are started, and how they begin.
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
@@ -160,7 +160,29 @@ pub fn heed_signals() {
 /// invalid.
 pub fn connect(database: pg_sys::Oid, role: pg_sys::Oid) {
     // SAFETY: called once, at the beginning of a background worker with access to shared memory.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, LOGIN_CHECK) };
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, LOGIN_CHECK);
+        pg_sys::before_shmem_exit(Some(release_locks), pg_sys::Datum::from(0));
+    }
+}
+
+/// Releases session locks when the worker ends. PostgreSQL does so when it ends a transaction, and between two of them a
+/// worker is in none.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn release_locks(_code: c_int, _argument: pg_sys::Datum) {
+    // SAFETY: as PostgreSQL itself does when a process ends (`ShutdownPostgres` in `postinit.c`); the transaction, if there
+    // is one, is ended first, as there.
+    unsafe {
+        pg_sys::AbortOutOfAnyTransaction();
+        pg_sys::LockReleaseAll(pg_sys::DEFAULT_LOCKMETHOD as u16, true);
+    }
+}
+
+/// Shows what the worker does as its query in `pg_stat_activity`.
+pub fn describe(text: &str) {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: the text is NUL-terminated, and copied.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) };
 }
 
 /// From PostgreSQL 17 on a worker may run as a role that cannot log in.
