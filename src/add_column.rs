@@ -10,6 +10,7 @@ use crate::catalog::relation::{Relation, require_alterable, require_owned};
 use crate::catalog::tree;
 use crate::ddl::{self, Locks};
 use crate::error::{Error, RewriteReason};
+use crate::job::step::Step;
 use crate::messages;
 use crate::pg::lock::TableLock;
 use crate::pg::parse;
@@ -110,8 +111,12 @@ fn serial(text: &str) -> Option<RewriteReason> {
 /// [`Error::ColumnExists`] if there is one of another type, [`Error::LockNotAvailable`], and PostgreSQL's own.
 pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
     let exists = driver.transaction(|tx| request.exists(tx))?;
-    if !exists && add(driver, request)? {
-        return Ok(());
+    if !exists {
+        let (table, column) = (request.table.oid, &request.column);
+        let add = || add(driver, request);
+        if Step::run(driver, "safe_add_column", table, column, add)? {
+            return Ok(());
+        }
     }
     let type_name = driver.transaction(|tx| Ok::<_, Error>(request.column_type.name(tx)))?;
     let has_default = request.default.is_some();

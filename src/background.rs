@@ -1,7 +1,5 @@
 //! Jobs that run in a background worker, as the role that started them, and outlive its session.
 
-use pgrx::pg_sys;
-
 use crate::catalog::{holders, login};
 use crate::error::Error;
 use crate::fill::request::Request;
@@ -10,19 +8,18 @@ use crate::job::steering::Steered;
 use crate::job::store;
 use crate::job::stored;
 use crate::pg::tx::Tx;
-use crate::pg::worker;
 use crate::pg::{role, server};
-
-/// The C function that a worker of a job runs; it is in `worker.rs`.
-const JOB_MAIN: &str = "safe_backfill_job_main";
+use crate::run::job_worker;
 
 /// Stores the job, or takes up the unfinished one that does the same, and starts its worker, which begins when this
 /// transaction is committed. Returns the number of the job.
 ///
 /// # Errors
-/// [`Error::AlreadyRunning`], [`Error::NoWorkerSlot`], [`Error::NoLogin`], [`Error::NotInstalled`].
+/// [`Error::AlreadyRunning`], [`Error::NoWorkerSlot`], [`Error::NoLogin`], [`Error::TemporaryTable`],
+/// [`Error::NotInstalled`].
 pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
     let target = &request.target;
+    target.require_shared()?;
     login::require(tx, role::current_user())?;
     let home = Home::find(tx)?;
     home.keep_unpublished_within(tx)?;
@@ -39,7 +36,7 @@ pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
         None => store::insert(tx, &home, &what, None)?,
     };
     stored::hand_over(tx, &home, id, &what)?;
-    start_worker(id, role::current_user(), tx.id())?;
+    job_worker::start(id, role::current_user(), tx.id())?;
     Ok(id)
 }
 
@@ -55,27 +52,9 @@ pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
     job.resume(tx)?;
     if job.pid.is_none() {
         login::require(tx, job.role)?;
-        start_worker(job.id(), job.role, tx.id())?;
+        job_worker::start(job.id(), job.role, tx.id())?;
     }
     Ok(true)
-}
-
-/// Starts a worker that takes up the job as this role, once `transaction` has ended.
-///
-/// # Errors
-/// [`Error::NoWorkerSlot`].
-pub fn start_worker(job: i64, role: pg_sys::Oid, transaction: u32) -> Result<(), Error> {
-    let start = worker::Start {
-        role,
-        job,
-        transaction,
-        ..worker::Start::here()
-    };
-    let name = format!("pg_safe_backfill job {job}");
-    match worker::start(&name, JOB_MAIN, start) {
-        Some(_) => Ok(()),
-        None => Err(Error::NoWorkerSlot),
-    }
 }
 
 /// Whether a job may be started or steered here.

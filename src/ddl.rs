@@ -17,6 +17,7 @@ use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::driver::Driver;
 use crate::run::gate;
+use crate::run::supervision::Doing;
 use crate::settings;
 
 /// The tables that a statement works on, and how it locks them.
@@ -70,7 +71,12 @@ pub fn run<T>(
         gate::pass(driver)?;
         let limit = settings::lock_retry_limit();
         let holders = match try_for_a_while(driver, locks, &mut statement)? {
-            Ok(result) => return Ok(result),
+            Ok(result) => {
+                if retries > 0 {
+                    driver.note(Doing::Work)?;
+                }
+                return Ok(result);
+            }
             Err(holders) => holders,
         };
         if retries >= limit {
@@ -82,8 +88,11 @@ pub fn run<T>(
         }
         let pause = backoff::pause(retries, chance());
         retries += 1;
+        let wait = messages::table_lock(locks.table_name, holders.as_deref());
+        driver.note(Doing::WaitFor(&wait))?;
         messages::say_retry(locks.table_name, retries, limit, pause, holders);
         gate::rest(driver, pause)?;
+        driver.note(Doing::TryAgain)?;
     }
 }
 

@@ -52,6 +52,9 @@ pub enum Error {
     /// Another session's temporary table.
     #[error("cannot access temporary table \"{name}\" of another session")]
     OtherSessionsTable { name: String },
+    /// Background workers are to fill a temporary table.
+    #[error("background workers cannot fill temporary table \"{name}\"")]
+    TemporaryTable { name: String },
     /// A table access method whose pages are not heap pages.
     #[error("cannot backfill table \"{name}\" because its access method is \"{method}\"")]
     AccessMethod { name: String, method: String },
@@ -280,6 +283,7 @@ impl Error {
             }
             Error::Encoding { .. }
             | Error::OtherSessionsTable { .. }
+            | Error::TemporaryTable { .. }
             | Error::AccessMethod { .. }
             | Error::UpdateRule { .. }
             | Error::StatementTrigger { .. }

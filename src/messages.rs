@@ -1,7 +1,9 @@
 //! What a run says without ending: every NOTICE and WARNING, in PostgreSQL's message style.
 
+use std::iter::Sum;
 use std::time::Duration;
 
+use pgrx::pg_sys;
 use planner::phase::Finding;
 
 use crate::pg::{message, spi, usage};
@@ -12,7 +14,7 @@ mod wait;
 
 pub use amounts::counted;
 use amounts::{growth, seconds};
-pub use wait::Wait;
+pub use wait::{Wait, analyze, held_rows, table_lock};
 
 /// Sends a NOTICE without DETAIL and HINT.
 pub fn say(line: String) {
@@ -53,6 +55,22 @@ pub struct Sizes {
     pub heap: i64,
     /// All its indexes.
     pub indexes: i64,
+}
+
+impl Sizes {
+    /// How many blocks the heap has.
+    pub fn blocks(&self) -> i64 {
+        self.heap / i64::from(pg_sys::BLCKSZ)
+    }
+}
+
+impl Sum for Sizes {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Sizes::default(), |sum, sizes| Sizes {
+            heap: sum.heap + sizes.heap,
+            indexes: sum.indexes + sizes.indexes,
+        })
+    }
 }
 
 /// What a run did and what it cost.
@@ -163,6 +181,11 @@ pub fn warn_of_backlog(wait: &Wait) {
     );
 }
 
+/// What a background worker does, for `pg_stat_activity`.
+pub fn worker_activity(job: i64, table: &str, column: &str) -> String {
+    format!("job {job}: filling column \"{column}\" of table \"{table}\"")
+}
+
 /// A background worker begins.
 pub fn say_worker_begins(table: &str, column: &str) {
     say(format!(
@@ -195,11 +218,13 @@ pub fn warn_no_slot_to_look(database: u32) {
 }
 
 /// The run was paused from another session.
-pub fn say_paused() {
+pub fn say_paused(table: &str, job: i64) {
     message::notice(
-        "the backfill is paused".into(),
+        format!("paused backfill of table \"{table}\""),
         None,
-        Some("To continue, call safe_backfill_resume."),
+        Some(&format!(
+            "To continue, run SELECT safe_backfill_resume({job});"
+        )),
     );
 }
 

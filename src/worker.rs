@@ -5,11 +5,10 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
-use crate::background;
 use crate::catalog::relation::Relation;
-use crate::catalog::{column_lock, session_settings};
+use crate::catalog::session_settings;
 use crate::ddl;
-use crate::error::Error;
+use crate::error::{Change, Error};
 use crate::fill::request::Request;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
@@ -19,6 +18,7 @@ use crate::job::home::Home;
 use crate::job::recipe::Recipe;
 use crate::job::store::Job;
 use crate::job::stored::{self, Stored};
+use crate::job::taking;
 use crate::messages;
 use crate::pg::failure::Failure;
 use crate::pg::segment::Segment;
@@ -27,6 +27,7 @@ use crate::pg::value::Constant;
 use crate::pg::worker::{self, Start};
 use crate::pg::{databases, message, server};
 use crate::run::driver::Driver;
+use crate::run::job_worker;
 use crate::run::membership::Membership;
 
 /// The C functions that workers run.
@@ -111,9 +112,13 @@ fn work(driver: &Driver, start: Start) -> Result<(), Error> {
         worker::wait_for_transaction(tx, start.transaction);
         Ok::<_, Error>(())
     })?;
+    // Its transaction may have been rolled back, and the extension's with it.
     let home = driver.transaction(Home::find)?;
-    // Its transaction may have been rolled back, or the job cancelled.
-    let Some(stored) = home.patiently(driver, |tx| stored::take(tx, &home, id))? else {
+    let taken = driver.with_last_words(
+        || taking::take_up(driver, &home, id),
+        |tx, failure| control::fail_to_begin(tx, &home, id, failure),
+    )?;
+    let Some((_lock, stored)) = taken else {
         return Ok(());
     };
     let last_words = |tx: &Tx, failure: &Failure| control::fail(tx, &home, id, failure);
@@ -130,7 +135,9 @@ fn help(driver: &Driver, start: Start, segment: Segment) -> Result<(), Error> {
         let stored = home.patiently(driver, |tx| stored::read(tx, &home, start.job))?;
         let stored = stored.ok_or(Error::NoJob { job: start.job })?;
         apply(driver, &session_settings::parse(&settings)?)?;
-        let request = request(driver, &stored, |_, _| Ok(()))?.0;
+        let request = request(driver, &stored)?;
+        let table = &request.target.table_name;
+        worker::describe(&messages::worker_activity(start.job, table, &stored.column));
         let job = Job::joined(home, request.assignment(), start.job);
         helping::run(driver, &request, Rc::new(job), &membership)
     };
@@ -152,36 +159,31 @@ fn apply(driver: &Driver, settings: &[(String, String)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the CALL would ask for, proven anew, and what `lock` gives for it.
-fn request<T>(
-    driver: &Driver,
-    stored: &Stored,
-    lock: impl Fn(&Tx, &Target) -> Result<T, Error>,
-) -> Result<(Request, T), Error> {
+/// What the CALL would ask for, proven anew.
+fn request(driver: &Driver, stored: &Stored) -> Result<Request, Error> {
     let table = stored.table;
     let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
     ddl::read(driver, &table_name, table, |tx| {
         let target = Target::prove(tx, table, &stored.column)?;
+        if target.number != stored.number {
+            return Err(Error::ColumnChanged {
+                table: target.table_name,
+                column: target.column,
+                change: Change::Replaced,
+            });
+        }
         let value = value(tx, stored, &target)?;
-        let request = Request::new(tx, target, value, stored.batch_size, stored.workers)?;
-        let locked = lock(tx, &request.target)?;
-        Ok((request, locked))
+        Request::new(tx, target, value, stored.batch_size, stored.workers)
     })
 }
 
-/// As the CALL does.
+/// As the CALL does. The column is locked.
 fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
     apply(driver, &stored.settings)?;
-    let (request, _lock) = request(driver, stored, |tx, target| {
-        column_lock::acquire(
-            tx,
-            target.table,
-            target.number,
-            &target.table_name,
-            &target.column,
-        )
-    })?;
-    messages::say_worker_begins(&request.target.table_name, &stored.column);
+    let request = request(driver, stored)?;
+    let table = &request.target.table_name;
+    worker::describe(&messages::worker_activity(id, table, &stored.column));
+    messages::say_worker_begins(table, &stored.column);
     run::run(driver, &request, Some(id))
 }
 
@@ -219,7 +221,7 @@ fn take_up_interrupted(driver: &Driver) -> Result<(), Error> {
     };
     let jobs = home.patiently(driver, |tx| stored::interrupted(tx, &home))?;
     for (job, role) in jobs {
-        if background::start_worker(job, role, 0).is_err() {
+        if job_worker::start(job, role, 0).is_err() {
             messages::warn_no_slot_to_resume(job);
         }
     }

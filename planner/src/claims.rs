@@ -26,6 +26,8 @@ pub struct Claims {
     done: AtomicU32,
     /// The first block of what each process has claimed.
     claimed: [AtomicU32; MOST_WORKERS],
+    /// How many blocks' worth of that is done.
+    under_way: [AtomicU32; MOST_WORKERS],
 }
 
 /// One pass over the blocks of one table. Claims of an earlier round have no effect on a later one.
@@ -39,6 +41,7 @@ impl Default for Claims {
             end: AtomicU32::new(0),
             done: AtomicU32::new(0),
             claimed: [const { AtomicU32::new(NONE) }; MOST_WORKERS],
+            under_way: [const { AtomicU32::new(0) }; MOST_WORKERS],
         }
     }
 }
@@ -99,14 +102,21 @@ impl Claims {
         }
     }
 
+    /// Tells how many blocks' worth of what process `worker` has claimed is done.
+    pub fn note(&self, worker: usize, blocks: u32) {
+        self.under_way[worker % MOST_WORKERS].store(blocks, SeqCst);
+    }
+
     /// Tells that the blocks which process `worker` has claimed are done.
     pub fn done(&self, worker: usize, blocks: &Range<u32>) {
+        self.note(worker, 0);
         self.done.fetch_add(blocks.end - blocks.start, SeqCst);
         self.release(worker);
     }
 
     /// Withdraws what process `worker` has claimed, whether or not it is done.
     pub fn release(&self, worker: usize) {
+        self.note(worker, 0);
         self.slot(worker).store(NONE, SeqCst);
     }
 
@@ -119,9 +129,11 @@ impl Claims {
         claimed.fold(next, u32::min)
     }
 
-    /// How many blocks of this round are done, not only those before [`Claims::position`].
+    /// How many blocks of this round are done, not only those before [`Claims::position`], and how many blocks' worth of
+    /// those that are being swept.
     pub fn blocks_done(&self) -> u32 {
-        self.done.load(SeqCst)
+        let under_way = self.under_way.iter().map(|slot| slot.load(SeqCst));
+        self.done.load(SeqCst) + under_way.sum::<u32>()
     }
 
     /// Whether process `worker` sweeps nothing.
@@ -197,6 +209,8 @@ mod tests {
         claims.done(1, &second);
         assert_eq!(claims.position(), 100);
         assert_eq!(claims.blocks_done(), 1000);
+        claims.note(0, 400);
+        assert_eq!(claims.blocks_done(), 1400);
         claims.done(0, &first);
         assert_eq!(claims.position(), 2100);
     }

@@ -55,14 +55,14 @@ impl Track {
         more
     }
 
-    /// The share that is done, if some `more` is.
-    pub fn share(&self, more: f64) -> f64 {
-        share(self.before + self.done + more, self.all)
+    /// The share that is done.
+    pub fn share(&self) -> f64 {
+        share(self.before + self.done, self.all)
     }
 
     /// How long the rest takes at the speed of this run, which has taken `elapsed`.
-    pub fn time_left(&self, more: f64, elapsed: Duration) -> Option<Duration> {
-        time_left(elapsed, share(self.done + more, self.all - self.before))
+    pub fn time_left(&self, elapsed: Duration) -> Option<Duration> {
+        time_left(elapsed, share(self.done, self.all - self.before))
     }
 }
 
@@ -90,8 +90,8 @@ mod tests {
     fn a_resumed_run_judges_by_its_own_speed() {
         let mut track = Track::new(1000.0, 900.0);
         assert_eq!(track.advance_to(910.0), 10.0);
-        assert_eq!(track.share(0.0), 0.91);
-        let left = track.time_left(0.0, Duration::from_secs(10));
+        assert_eq!(track.share(), 0.91);
+        let left = track.time_left(Duration::from_secs(10));
         assert_eq!(left, Some(Duration::from_secs(90)));
     }
 
@@ -99,9 +99,9 @@ mod tests {
     fn the_share_is_of_all_tables_while_they_are_filled() {
         let mut all = Track::new(400.0, 0.0);
         all.done_before(100.0);
-        all.advance(20.0);
-        assert_eq!(all.share(80.0), 0.5);
-        let left = all.time_left(80.0, Duration::from_secs(3));
+        all.advance(100.0);
+        assert_eq!(all.share(), 0.5);
+        let left = all.time_left(Duration::from_secs(3));
         assert_eq!(left, Some(Duration::from_secs(6)));
     }
 

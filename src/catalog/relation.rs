@@ -20,6 +20,8 @@ pub struct Relation {
     pub kind: String,
     /// Its access method, if it has one.
     pub access_method: Option<String>,
+    /// It is temporary, of this session or another one.
+    pub is_temporary: bool,
     owned: bool,
     of_other_session: bool,
     system: bool,
@@ -29,7 +31,8 @@ const RELATION: &str = "
     SELECT c.relkind::text, c.relname::text, n.nspname::text, am.amname::text,
            pg_has_role(c.relowner, 'USAGE'),
            c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema(),
-           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), c.oid
+           c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), c.oid,
+           c.relpersistence = 't'
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_am am ON am.oid = c.relam
@@ -60,6 +63,7 @@ impl Relation {
             name: text(2),
             schema: text(3),
             access_method: row.get(4),
+            is_temporary: truth(9),
             owned: truth(5),
             of_other_session: truth(6),
             system: truth(7),

@@ -62,7 +62,9 @@ impl Error {
             Error::SystemCatalog { .. }
             | Error::SystemColumn { .. }
             | Error::ComputedColumn { .. } => "PostgreSQL fills it by itself.",
-            Error::OtherSessionsTable { .. } => "Only the session that created it can use it.",
+            Error::OtherSessionsTable { .. } | Error::TemporaryTable { .. } => {
+                "Only the session that created it can use it."
+            }
             Error::AccessMethod { .. } => {
                 "Only tables of access method \"heap\" can be backfilled."
             }

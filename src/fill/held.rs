@@ -2,10 +2,14 @@
 
 use planner::phase::Event;
 
+use crate::catalog::holders;
+use crate::error::Error;
 use crate::fill::batch;
 use crate::fill::leaf::{Halt, Leaf};
+use crate::messages;
 use crate::pg::tx::Attempt;
 use crate::run::gate;
+use crate::run::supervision::Doing;
 use crate::run::throttle::Work;
 use crate::settings;
 
@@ -16,6 +20,7 @@ impl Leaf<'_> {
     /// Waits for rows that others hold, each in a transaction that holds nothing else.
     pub(super) fn ask_held(&mut self) -> Result<Event, Halt> {
         let rows = std::mem::take(&mut self.held);
+        let waited = std::mem::take(&mut self.look.waits);
         let patience = self.patience;
         let mut last_message = None;
         for tid in rows {
@@ -45,15 +50,29 @@ impl Leaf<'_> {
                 }
             }
         }
+        if last_message.is_none() && waited {
+            self.run.driver.note(Doing::Work)?;
+        }
         if let Some(message) = last_message {
             // Rows that could be filled meanwhile are no reason to wait longer for the others.
             self.patience = patience;
             self.require_patience(message, self.look.held_rows(&self.held))?;
+            self.note_held()?;
             gate::rest(self.run.driver, settings::row_lock_timeout())?;
         }
         Ok(Event::Asked {
             seen: self.look.seen,
             held: self.held.len(),
         })
+    }
+
+    /// Tells whose row locks the run waits for.
+    fn note_held(&mut self) -> Result<(), Halt> {
+        let (driver, oid) = (self.run.driver, self.oid);
+        let holders = driver.transaction(|tx| Ok::<_, Error>(holders::of_rows(tx, oid)))?;
+        let (table, rows) = (&self.table.name.name, self.held.len());
+        let wait = messages::held_rows(table, rows, holders.as_deref());
+        self.look.waits = true;
+        Ok(driver.note(Doing::WaitFor(&wait))?)
     }
 }

@@ -52,7 +52,7 @@ pub fn run(
 
 impl Run<'_> {
     fn help(&self) -> Result<(), Error> {
-        let mut report = Report::new("", 0);
+        let mut report = Report::silent();
         while !self.membership.team().is_over() {
             if let Some(stint) = self.membership.team().open() {
                 self.help_with(&mut report, stint)?;

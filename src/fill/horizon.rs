@@ -8,9 +8,10 @@ use planner::window::{LARGEST_WINDOW, Window};
 use crate::catalog::{backlog, holders};
 use crate::error::Error;
 use crate::fill::leaf::{Halt, Leaf};
-use crate::messages::Wait;
+use crate::messages;
 use crate::pg::{horizon, usage};
 use crate::run::gate;
+use crate::run::supervision::Doing;
 
 /// How long one pass waits for the xmin horizon before it goes on without.
 const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
@@ -69,13 +70,13 @@ impl Leaf<'_> {
                 break;
             };
             if !std::mem::replace(&mut waits, true) {
-                driver.is_waiting_for(Some(&Wait::analyze(pid).to_string()))?;
+                driver.note(Doing::WaitFor(&messages::analyze(pid)))?;
             }
             gate::rest(driver, ANALYZE_POLL)?;
             has_passed = self.horizon_has_passed(id)?;
         }
         if waits {
-            driver.is_waiting_for(None)?;
+            driver.note(Doing::Work)?;
         }
         Ok(has_passed || self.horizon_has_passed(id)?)
     }

@@ -46,6 +46,7 @@ impl Leaf<'_> {
         self.recorder.advance(
             Position {
                 next_block: end,
+                blocks_done: end,
                 rows_found: self.look.seen.due,
                 rows_without_value: self.look.seen.without_value,
                 ..self.recorder.position()

@@ -23,9 +23,9 @@ pub struct Report {
     leaf_since: Instant,
     /// What is done with it.
     activity: Activity,
-    /// How much of the current window is done, in blocks.
-    of_window: f64,
     holder_is_named: bool,
+    /// Another process says how far the run has come.
+    is_silent: bool,
 }
 
 impl Report {
@@ -41,18 +41,26 @@ impl Report {
             leaf: Track::new(0.0, 0.0),
             leaf_since: now,
             activity: Activity::Filling,
-            of_window: 0.0,
             holder_is_named: false,
+            is_silent: false,
+        }
+    }
+
+    /// A report that says nothing, for a process that helps another one.
+    pub fn silent() -> Self {
+        Report {
+            holder_is_named: true,
+            is_silent: true,
+            ..Self::new("", 0)
         }
     }
 
     /// Tells that the run begins, or goes on, with a leaf table.
     pub fn begin(&mut self, position: Position) {
         self.activity = position.activity;
-        let (all, before) = (position.end_block.into(), position.next_block.into());
+        let (all, before) = (position.end_block.into(), position.blocks_done.into());
         self.leaf = Track::new(all, before);
         self.leaf_since = Instant::now();
-        self.of_window = 0.0;
         if self.activity == Activity::Filling {
             self.filling.done_before(before);
         }
@@ -66,26 +74,20 @@ impl Report {
 
     fn say_if_due(&mut self) {
         let due = settings::progress_interval();
-        if due.is_some_and(|interval| self.last_said.elapsed() >= interval) {
+        if !self.is_silent && due.is_some_and(|interval| self.last_said.elapsed() >= interval) {
             self.last_said = Instant::now();
             messages::say(self.line());
         }
     }
 
-    /// Tells that all blocks of the leaf before this one are done. Returns how long the others take, if that is known.
-    pub fn blocks_done(&mut self, next_block: u32) -> Option<Duration> {
-        let done = self.leaf.advance_to(next_block.into());
+    /// Tells how many blocks of the leaf are done. Returns how long the others take, if that is known.
+    pub fn blocks_done(&mut self, blocks: u32) -> Option<Duration> {
+        let done = self.leaf.advance_to(blocks.into());
         if self.activity == Activity::Filling {
             self.filling.advance(done);
         }
-        self.of_window = 0.0;
         self.say_if_due();
-        self.leaf.time_left(0.0, self.leaf_since.elapsed())
-    }
-
-    /// Says how much of the window being swept is done, in blocks.
-    pub fn window_at(&mut self, blocks: f64) {
-        self.of_window = blocks;
+        self.leaf.time_left(self.leaf_since.elapsed())
     }
 
     /// Whether the user knows who keeps dead row versions alive.
@@ -107,14 +109,14 @@ impl Report {
     fn line(&self) -> String {
         match self.activity {
             Activity::Filling => {
-                let (share, elapsed) = (self.filling.share(self.of_window), self.began.elapsed());
-                let left = self.filling.time_left(self.of_window, elapsed);
+                let (share, elapsed) = (self.filling.share(), self.began.elapsed());
+                let left = self.filling.time_left(elapsed);
                 let rate = self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9);
                 messages::filling(&self.table, share, self.total.rows, rate, left)
             }
             Activity::Verifying => {
-                let left = self.leaf.time_left(0.0, self.leaf_since.elapsed());
-                messages::verifying(&self.table, self.leaf.share(0.0), self.total.rows, left)
+                let left = self.leaf.time_left(self.leaf_since.elapsed());
+                messages::verifying(&self.table, self.leaf.share(), self.total.rows, left)
             }
         }
     }

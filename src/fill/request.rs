@@ -29,7 +29,7 @@ impl Request {
     /// Checks the numbers and that the value fits the table.
     ///
     /// # Errors
-    /// [`Error::BatchSize`], [`Error::Workers`], and PostgreSQL's own for SQL that does not fit.
+    /// [`Error::BatchSize`], [`Error::Workers`], [`Error::TemporaryTable`], and PostgreSQL's own for SQL that does not fit.
     pub fn new(
         tx: &Tx,
         target: Target,
@@ -39,6 +39,9 @@ impl Request {
     ) -> Result<Self, Error> {
         require_batch_size(batch_size)?;
         require_workers(workers)?;
+        if workers > 1 {
+            target.require_shared()?;
+        }
         LeafStatements::try_on(tx, &target, &value);
         Ok(Request {
             target,

@@ -1,7 +1,7 @@
 //! A run, from the first window of the first leaf table to the last message.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use crate::fill::request::Request;
 use crate::fill::target::Target;
 use crate::job::store::Job;
 use crate::messages::{self, Sizes};
-use crate::pg::tx::Tx;
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::helpers::{Helpers, Leading};
@@ -52,13 +51,23 @@ pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), E
     let job = Rc::new(Job::open(driver, request.assignment(), job)?);
     driver.is_supervised_by(Some(Rc::clone(&job) as Rc<dyn Supervision>));
     driver.with_last_words(
-        || with_helpers(driver, request, &job),
+        || {
+            let sizes = sizes(driver, target, &target.leaves)?;
+            let blocks = sizes.iter().map(|(leaf, sizes)| (*leaf, sizes.blocks()));
+            job.knows_blocks(blocks.collect());
+            with_helpers(driver, request, &job, sizes.into_values().sum())
+        },
         |tx, failure| job.fail(tx, failure),
     )
 }
 
 /// Runs the job, with helpers if more than one process is to work on it.
-fn with_helpers(driver: &Driver, request: &Request, job: &Rc<Job>) -> Result<(), Error> {
+fn with_helpers(
+    driver: &Driver,
+    request: &Request,
+    job: &Rc<Job>,
+    before: Sizes,
+) -> Result<(), Error> {
     let of = request.workers.unsigned_abs();
     let helpers = match of {
         1 => None,
@@ -85,7 +94,7 @@ fn with_helpers(driver: &Driver, request: &Request, job: &Rc<Job>) -> Result<(),
         job: Rc::clone(job),
         membership,
     };
-    run.all(helpers.as_deref())
+    run.all(before, helpers.as_deref())
 }
 
 /// What became of a leaf.
@@ -106,15 +115,15 @@ enum Goal {
 }
 
 impl Run<'_> {
-    fn all(&self, helpers: Option<&RefCell<Helpers>>) -> Result<(), Error> {
+    /// Fills all leaves, which had these sizes before, and says how it went.
+    fn all(&self, before: Sizes, helpers: Option<&RefCell<Helpers>>) -> Result<(), Error> {
         let target = &self.request.target;
-        let before = self.sizes(&target.leaves)?;
-        let blocks = before.heap.unsigned_abs() / u64::from(pg_sys::BLCKSZ);
+        let blocks = before.blocks().unsigned_abs();
         let mut report = Report::new(&target.table_name, blocks);
         let leaves = self.fill_tree(&mut report, helpers)?;
         self.job.finish(self.driver)?;
-        let after = self.sizes(&leaves)?;
-        report.say_summary(before, after);
+        let after = sizes(self.driver, target, &leaves)?;
+        report.say_summary(before, after.into_values().sum());
         Ok(())
     }
 
@@ -215,16 +224,6 @@ impl Run<'_> {
             leftover => Ok(Visit::Done(leftover?)),
         }
     }
-
-    /// The size of an index is asked for while its table is locked.
-    fn sizes(&self, leaves: &[pg_sys::Oid]) -> Result<Sizes, Error> {
-        let Target {
-            table_name, table, ..
-        } = &self.request.target;
-        ddl::read(self.driver, table_name, *table, |tx| {
-            Ok(sizes_now(tx, leaves))
-        })
-    }
 }
 
 /// With the value as the default, if every row gets the same.
@@ -239,14 +238,21 @@ fn say_no_default(request: &Request) {
     );
 }
 
-fn sizes_now(tx: &Tx, leaves: &[pg_sys::Oid]) -> Sizes {
+/// The sizes of these tables now, one by one.
+fn sizes(
+    driver: &Driver,
+    target: &Target,
+    leaves: &[pg_sys::Oid],
+) -> Result<HashMap<pg_sys::Oid, Sizes>, Error> {
+    // While an index is asked for its size, its table is locked.
     const SIZES: &str = "
-        SELECT sum(pg_relation_size(oid))::bigint, sum(pg_indexes_size(oid))::bigint
-        FROM unnest($1) AS oid";
-    let rows = tx.catalog(SIZES, &[&leaves.to_vec()]);
-    let size = |number| rows.first().and_then(|row| row.get(number)).unwrap_or(0);
-    Sizes {
-        heap: size(1),
-        indexes: size(2),
-    }
+        SELECT oid, pg_relation_size(oid), pg_indexes_size(oid) FROM unnest($1) AS oid";
+    ddl::read(driver, &target.table_name, target.table, |tx| {
+        let rows = tx.catalog(SIZES, &[&leaves.to_vec()]);
+        let of = rows.iter().filter_map(|row| {
+            let (heap, indexes) = (row.get(2)?, row.get(3)?);
+            Some((row.get(1)?, Sizes { heap, indexes }))
+        });
+        Ok(of.collect())
+    })
 }

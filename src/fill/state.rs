@@ -54,6 +54,8 @@ pub struct Look {
     pub(super) pace: Pace,
     pub(super) extensions: u32,
     pub(super) forgot_held: bool,
+    /// Others see that the run waits for rows.
+    pub(super) waits: bool,
     pub(super) ring: Ring,
 }
 
@@ -76,6 +78,7 @@ impl Look {
             pace: Pace::default(),
             extensions: 0,
             forgot_held: false,
+            waits: false,
             ring: Ring::for_reading(),
         }
     }

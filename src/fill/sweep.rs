@@ -73,21 +73,29 @@ impl Leaf<'_> {
         Ok(())
     }
 
+    /// Tells how much of the window is done.
+    fn note_window(&mut self, window: &Window) {
+        let blocks = (window.done() * window.blocks() as f64) as u32;
+        let membership = &self.run.membership;
+        membership.team().claims.note(membership.worker(), blocks);
+        if membership.leads() {
+            self.note_position();
+        }
+    }
+
     /// Tells where the run is: everything before is swept, by whichever process.
     fn note_position(&mut self) {
         let claims = &self.run.membership.team().claims;
         let position = self.recorder.position();
-        let time_left = self
-            .report
-            .blocks_done(self.sweeping.began_at + claims.blocks_done());
+        let blocks_done = self.sweeping.began_at + claims.blocks_done();
+        let time_left = self.report.blocks_done(blocks_done);
         let next_block = claims.position().max(position.next_block);
-        self.recorder.advance(
-            Position {
-                next_block,
-                ..position
-            },
-            time_left,
-        );
+        let position = Position {
+            next_block,
+            blocks_done,
+            ..position
+        };
+        self.recorder.advance(position, time_left);
     }
 
     /// Waits until the other processes have swept what they have claimed.
@@ -128,8 +136,7 @@ impl Leaf<'_> {
         loop {
             loop {
                 let filled = self.batch(window)?;
-                self.report
-                    .window_at(window.done() * window.blocks() as f64);
+                self.note_window(window);
                 self.sweeping.refusing |= filled.refused > 0;
                 if window.is_at_beginning() {
                     self.sweeping.first_id = filled.id.or(self.sweeping.first_id);

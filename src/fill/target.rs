@@ -29,6 +29,8 @@ pub struct Target {
     pub column_type: ColumnType,
     /// The column has a default; without one, new rows get NULL unless they say otherwise.
     pub has_default: bool,
+    /// The table is temporary, so that no other process can fill it.
+    pub is_temporary: bool,
     /// The column is NOT NULL already, and that is known of every row.
     pub is_not_null: bool,
     /// The tables that have rows: the table itself, its partitions, its children.
@@ -206,6 +208,7 @@ impl Target {
             number: attribute.number,
             column_type: attribute.column_type,
             has_default: attribute.has_default,
+            is_temporary: facts.relation.is_temporary,
             is_not_null,
             leaves,
             schema: facts.relation.schema,
@@ -225,6 +228,19 @@ impl Target {
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Fails if background workers cannot fill the table.
+    ///
+    /// # Errors
+    /// [`Error::TemporaryTable`].
+    pub fn require_shared(&self) -> Result<(), Error> {
+        if self.is_temporary {
+            return Err(Error::TemporaryTable {
+                name: self.table_name.clone(),
+            });
+        }
+        Ok(())
     }
 
     /// The table as SQL names it, with its schema.

@@ -5,10 +5,12 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::job::home::Home;
 use crate::job::store::Job;
+use crate::messages;
 use crate::pg::failure::Failure;
 use crate::pg::tx::{Attempt, Tx};
 use crate::pg::{server, usage};
-use crate::run::supervision::{Order, Supervision};
+use crate::run::job_worker;
+use crate::run::supervision::{Doing, Order, Supervision};
 
 impl Supervision for Job {
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
@@ -30,12 +32,18 @@ impl Supervision for Job {
         let state: Option<String> = rows.first().and_then(|row| row.get(1));
         Ok(match state.as_deref() {
             Some("paused") => Some(Order::Pause),
-            Some("cancelled") => Some(Order::Cancel),
+            Some("cancelled") => {
+                self.is_cancelled.set(true);
+                return Err(Error::Cancelled {
+                    table: self.what.table_name.clone(),
+                    job: id,
+                });
+            }
             _ => Some(Order::Go),
         })
     }
 
-    fn note_wait(&self, tx: &Tx, wait: Option<&str>) -> Result<(), Error> {
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error> {
         // Does not wait for sessions that have the row locked, for instance to pause the job.
         const NOTE: &str = "
             UPDATE @job SET waits_for = $3, waits_since = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END
@@ -43,6 +51,11 @@ impl Supervision for Job {
                           WHERE system_identifier = $1 AND job_id = $2 AND pid = $4
                           AND waits_for IS DISTINCT FROM $3
                           FOR NO KEY UPDATE SKIP LOCKED)";
+        let wait = match doing {
+            Doing::WaitFor(wait) => Some(wait),
+            Doing::TryAgain => return Ok(()),
+            Doing::Work | Doing::Validate | Doing::Validated => None,
+        };
         if !self.is_free(tx)? {
             return Ok(());
         }
@@ -59,10 +72,9 @@ impl Supervision for Job {
         Ok(())
     }
 
-    fn cancelled(&self) -> Error {
-        Error::Cancelled {
-            table: self.what.table_name.clone(),
-            job: self.id.get().unwrap_or_default(),
+    fn say_paused(&self) {
+        if let Some(id) = self.id.get() {
+            messages::say_paused(&self.what.table_name, id);
         }
     }
 }
@@ -81,6 +93,11 @@ impl Job {
         for (leaf, entry) in &unstored {
             self.begin_part(tx, *leaf)?;
             self.store(tx, id, *leaf, entry)?;
+        }
+        if self.is_cancelled.get()
+            && let Some(role) = release_resumed(tx, &self.home, id)?
+        {
+            return job_worker::start(id, role, tx.id());
         }
         fail(tx, &self.home, id, failure)
     }
@@ -101,4 +118,32 @@ pub fn fail(tx: &Tx, home: &Home, id: i64, failure: &Failure) -> Result<(), Erro
     let failure = serde_json::to_string(failure)?;
     home.execute(tx, FAIL, &[&cluster, &id, &usage::pid(), &failure, &failed])
         .map(drop)
+}
+
+/// Stores the error that has kept the worker of job `id` from taking it up, unless another process works on it.
+///
+/// # Errors
+/// [`Error::ExtensionDropped`].
+pub fn fail_to_begin(tx: &Tx, home: &Home, id: i64, failure: &Failure) -> Result<(), Error> {
+    const FAIL: &str = "
+        UPDATE @job
+        SET error = $3::jsonb, finished_at = clock_timestamp(), state = CASE WHEN $4 THEN 'failed' ELSE state END
+        WHERE system_identifier = $1 AND job_id = $2 AND pid IS NULL AND state = 'running'";
+    let (cluster, failed) = (server::system_identifier(), !failure.is_intervention());
+    let failure = serde_json::to_string(failure)?;
+    home.execute(tx, FAIL, &[&cluster, &id, &failure, &failed])
+        .map(drop)
+}
+
+/// Has job `id`, which this process ends because it was cancelled, be taken up by another one if it was resumed meanwhile.
+/// Returns the role to run it as.
+fn release_resumed(tx: &Tx, home: &Home, id: i64) -> Result<Option<pg_sys::Oid>, Error> {
+    const RELEASE: &str = "
+        UPDATE @job
+        SET pid = NULL, background = true, waits_for = NULL, waits_since = NULL, started_at = clock_timestamp()
+        WHERE system_identifier = $1 AND job_id = $2 AND pid = $3 AND state IN ('running', 'paused')
+        RETURNING role::oid";
+    let (cluster, pid) = (server::system_identifier(), usage::pid());
+    let rows = home.execute(tx, RELEASE, &[&cluster, &id, &pid])?;
+    Ok(rows.first().and_then(|row| row.get(1)))
 }

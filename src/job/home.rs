@@ -25,6 +25,7 @@ const PART_TABLE: &str = "safe_backfill_part";
 pub struct Home {
     job_table: pg_sys::Oid,
     part_table: pg_sys::Oid,
+    step_table: pg_sys::Oid,
     /// The sequence that jobs get their numbers from.
     pub sequence: pg_sys::Oid,
     /// The role that owns them.
@@ -36,13 +37,15 @@ pub struct Home {
 pub struct Names {
     job_table: String,
     part_table: String,
+    step_table: String,
 }
 
 impl Names {
-    /// The statement with the names in place of `@job` and `@part`.
+    /// The statement with the names in place of `@job`, `@part` and `@step`.
     fn put_into(&self, sql: &str) -> String {
         sql.replace("@job", &self.job_table)
             .replace("@part", &self.part_table)
+            .replace("@step", &self.step_table)
     }
 }
 
@@ -55,6 +58,7 @@ impl Home {
         const HOME: &str = "
             SELECT min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_job'),
                    min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_part'),
+                   min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_step'),
                    min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_job_id'),
                    min(c.relowner) FILTER (WHERE c.relname = 'safe_backfill_job')
             FROM pg_extension e
@@ -68,8 +72,9 @@ impl Home {
                 Some(Home {
                     job_table: row.get(1)?,
                     part_table: row.get(2)?,
-                    sequence: row.get(3)?,
-                    owner: row.get(4)?,
+                    step_table: row.get(3)?,
+                    sequence: row.get(4)?,
+                    owner: row.get(5)?,
                 })
             })
             .ok_or(Error::NotInstalled)
@@ -84,11 +89,12 @@ impl Home {
         Ok(Names {
             job_table: name(self.job_table)?,
             part_table: name(self.part_table)?,
+            step_table: name(self.step_table)?,
         })
     }
 
-    fn tables(&self) -> [pg_sys::Oid; 2] {
-        [self.job_table, self.part_table]
+    fn tables(&self) -> [pg_sys::Oid; 3] {
+        [self.job_table, self.part_table, self.step_table]
     }
 
     /// Locks the tables for writing, or returns `false` at once if others have them locked.
@@ -132,7 +138,7 @@ impl Home {
         })
     }
 
-    /// Runs one statement with the rights of the tables' owner; `@job` and `@part` stand for the tables.
+    /// Runs one statement with the rights of the tables' owner; `@job`, `@part` and `@step` stand for the tables.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
@@ -146,7 +152,7 @@ impl Home {
         Ok(acting_as(tx, self.owner, || tx.execute(&sql, parameters)))
     }
 
-    /// Prepares one statement with the rights of the tables' owner; `@job` and `@part` stand for the tables.
+    /// Prepares one statement with the rights of the tables' owner; `@job`, `@part` and `@step` stand for the tables.
     fn prepare(&self, tx: &Tx, names: &Names, sql: &str, types: &[pg_sys::Oid]) -> Statement {
         let sql = names.put_into(sql);
         acting_as(tx, self.owner, || Statement::prepare(tx, &sql, types))
@@ -238,6 +244,7 @@ impl Home {
     fn set_unlogged(&self, tx: &Tx) -> Result<(), Error> {
         self.execute(tx, "ALTER TABLE @job SET UNLOGGED", &[])?;
         self.execute(tx, "ALTER TABLE @part SET UNLOGGED", &[])?;
+        self.execute(tx, "ALTER TABLE @step SET UNLOGGED", &[])?;
         Ok(())
     }
 

@@ -7,5 +7,7 @@ pub mod part;
 pub mod recipe;
 pub mod recorder;
 pub mod steering;
+pub mod step;
 pub mod store;
 pub mod stored;
+pub mod taking;

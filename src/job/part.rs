@@ -56,6 +56,8 @@ pub struct Position {
     pub file_node: Option<pg_sys::Oid>,
     /// All blocks before this one are done.
     pub next_block: u32,
+    /// How many blocks are done, those behind `next_block` included.
+    pub blocks_done: u32,
     /// How many blocks there are to be done.
     pub end_block: u32,
     /// Rows found due for filling in the blocks done so far (verifying only).

@@ -27,6 +27,8 @@ pub struct Recorder<'a> {
     counts: Counts,
     /// What of that is committed.
     committed: Counts,
+    /// What this process has done since it last committed.
+    uncommitted: Counts,
     time_left: Option<Duration>,
     /// Nothing was stored by this CALL yet.
     begins: bool,
@@ -51,6 +53,7 @@ impl<'a> Recorder<'a> {
             position,
             counts,
             committed: counts,
+            uncommitted: Counts::default(),
             time_left: None,
             begins: true,
             changed: true,
@@ -84,6 +87,7 @@ impl<'a> Recorder<'a> {
     /// Tells what a batch did.
     pub fn add(&mut self, counts: &Counts) {
         self.counts.add(counts);
+        self.uncommitted.add(counts);
     }
 
     /// Tells what batches of other processes did, which were committed.
@@ -94,12 +98,13 @@ impl<'a> Recorder<'a> {
 
     /// Records that all batches so far are committed.
     pub fn is_committed(&mut self) {
-        if self.membership.leads() {
-            self.committed = self.counts;
-        } else {
-            let team = self.membership.team();
-            team.add(self.membership.worker(), &std::mem::take(&mut self.counts));
+        let done = std::mem::take(&mut self.uncommitted);
+        let team = self.membership.team();
+        team.add(self.membership.worker(), &done);
+        if !self.membership.leads() {
+            self.counts = Counts::default();
         }
+        self.committed = self.counts;
     }
 
     /// Whether it is time to store what is known, and this process is the one to do it.

@@ -24,7 +24,11 @@ pub struct Job {
     /// Its number, once it is stored.
     pub(super) id: Cell<Option<i64>>,
     pub(super) begun: Cell<bool>,
+    /// This process has seen that it was cancelled.
+    pub(super) is_cancelled: Cell<bool>,
     positions: RefCell<HashMap<pg_sys::Oid, Position>>,
+    /// How many blocks each leaf table has.
+    blocks: RefCell<HashMap<pg_sys::Oid, i64>>,
     /// What was done with leaf tables that the run has left, and is not stored yet.
     pub(super) unstored: RefCell<HashMap<pg_sys::Oid, Entry>>,
     store: RefCell<Option<(Names, Statement)>>,
@@ -75,12 +79,19 @@ impl Job {
             home,
             id: Cell::new(id),
             begun: Cell::new(false),
+            is_cancelled: Cell::new(false),
             positions: RefCell::new(positions),
+            blocks: RefCell::default(),
             unstored: RefCell::default(),
             store: RefCell::new(None),
             order: RefCell::new(None),
             published: Cell::new(false),
         }
+    }
+
+    /// Tells how many blocks each leaf table has, so that the share of the tree that is done can be told.
+    pub fn knows_blocks(&self, blocks: HashMap<pg_sys::Oid, i64>) {
+        self.blocks.replace(blocks);
     }
 
     /// The role that owns the extension.
@@ -202,12 +213,15 @@ impl Job {
     /// Adds leaf tables, those that the job does not have yet.
     fn add_parts(&self, tx: &Tx, id: i64, leaves: &[pg_sys::Oid]) -> Result<(), Error> {
         const ADD: &str = "
-            INSERT INTO @part (system_identifier, job_id, table_name, root_table)
-            SELECT $1, $2, leaf::regclass, $4::regclass FROM unnest($3) AS leaf
+            INSERT INTO @part (system_identifier, job_id, table_name, root_table, end_block)
+            SELECT $1, $2, leaf::regclass, $4::regclass, blocks FROM unnest($3, $5) AS part (leaf, blocks)
             ON CONFLICT (system_identifier, job_id, table_name) DO NOTHING";
         let (cluster, root) = (server::system_identifier(), self.what.root);
+        let known = self.blocks.borrow();
+        let of = |leaf| known.get(leaf).copied().unwrap_or_default();
+        let blocks: Vec<i64> = leaves.iter().map(of).collect();
         self.home
-            .execute(tx, ADD, &[&cluster, &id, &leaves.to_vec(), &root])
+            .execute(tx, ADD, &[&cluster, &id, &leaves.to_vec(), &root, &blocks])
             .map(drop)
     }
 
@@ -256,6 +270,7 @@ impl Job {
                 &entry.begins,
                 &(position.rows_without_value as i64),
                 &entry.processes,
+                &i64::from(position.blocks_done),
             ],
         );
         Ok(rows.processed() > 0)
@@ -279,7 +294,7 @@ impl Job {
     pub fn finish_part(&self, tx: &Tx, id: i64, leaf: pg_sys::Oid, end: End) -> Result<(), Error> {
         const FINISH: &str = "
             UPDATE @part
-            SET state = $4, next_block = end_block, time_left = '0',
+            SET state = $4, next_block = end_block, blocks_done = end_block, time_left = '0',
                 updated_at = clock_timestamp(), finished_at = clock_timestamp()
             WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3";
         let cluster = server::system_identifier();
@@ -350,7 +365,7 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
 
 const STORE: &str = "
     UPDATE @part
-    SET state = $4, file_node = $5, next_block = $6, end_block = $7, rows_found = $8, rows_without_value = $16, processes = $17::jsonb,
+    SET state = $4, file_node = $5, next_block = $6, blocks_done = $18, end_block = $7, rows_found = $8, rows_without_value = $16, processes = $17::jsonb,
         rows_filled = rows_filled + $9, rows_hot = rows_hot + $10, batches = batches + $11, wal_bytes = wal_bytes + $12,
         active_time = active_time + $13 * interval '1 microsecond', time_left = $14 * interval '1 microsecond',
         started_at = CASE WHEN $15 THEN clock_timestamp() ELSE started_at END,
@@ -358,9 +373,9 @@ const STORE: &str = "
     WHERE ctid = (SELECT ctid FROM @part WHERE system_identifier = $1 AND job_id = $2 AND table_name = $3
                   FOR NO KEY UPDATE SKIP LOCKED)";
 
-const STORE_TYPES: [pg_sys::Oid; 17] = {
+const STORE_TYPES: [pg_sys::Oid; 18] = {
     use pg_sys::{BOOLOID as BOOL, INT8OID as INT, OIDOID as OID, TEXTOID as TEXT};
     [
-        INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT, TEXT,
+        INT, INT, OID, TEXT, OID, INT, INT, INT, INT, INT, INT, INT, INT, INT, BOOL, INT, TEXT, INT,
     ]
 };

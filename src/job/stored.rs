@@ -70,6 +70,7 @@ fn position(row: Row<'_>) -> Option<(pg_sys::Oid, Position)> {
         activity,
         file_node: row.get(3),
         next_block: block(4),
+        blocks_done: block(4),
         end_block: block(5),
         rows_found: row.get::<i64>(6).unwrap_or(0).unsigned_abs(),
         rows_without_value: row.get::<i64>(7).unwrap_or(0).unsigned_abs(),
@@ -88,6 +89,8 @@ pub struct Stored {
     pub table: pg_sys::Oid,
     /// The column.
     pub column: String,
+    /// Its number in that table.
+    pub number: i16,
     /// What goes into it.
     pub recipe: Recipe,
     /// The condition that a row must meet to be filled.
@@ -108,7 +111,8 @@ pub fn take(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
     const TAKE: &str = "
         UPDATE @job SET pid = $3
         WHERE system_identifier = $1 AND job_id = $2 AND state IN ('running', 'paused')
-        RETURNING table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text";
+        RETURNING table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text,
+               column_number";
     let (cluster, pid) = (server::system_identifier(), usage::pid());
     let rows = home.execute(tx, TAKE, &[&cluster, &id, &pid])?;
     rows.first().map(stored).transpose()
@@ -120,7 +124,8 @@ pub fn take(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
 /// [`Error::ExtensionDropped`], [`Error::StoredJob`].
 pub fn read(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
     const READ: &str = "
-        SELECT table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text
+        SELECT table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text,
+               column_number
         FROM @job WHERE system_identifier = $1 AND job_id = $2";
     let rows = home.execute(tx, READ, &[&server::system_identifier(), &id])?;
     rows.first().map(stored).transpose()
@@ -131,6 +136,7 @@ fn stored(row: Row<'_>) -> Result<Stored, Error> {
     Ok(Stored {
         table: row.get(1).unwrap_or(pg_sys::InvalidOid),
         column: text(2),
+        number: row.get(8).unwrap_or_default(),
         recipe: serde_json::from_str(&text(3))?,
         filter: row.get(4),
         batch_size: row.get(5).unwrap_or(1),

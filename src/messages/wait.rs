@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::messages::amounts::seconds;
+use crate::messages::amounts::{counted, seconds};
 use crate::pg::usage;
 
 /// What a run waits for, and which setting has it do so.
@@ -93,11 +93,6 @@ impl Wait {
         )
     }
 
-    /// The snapshot of an ANALYZE of the table holds the xmin horizon back.
-    pub fn analyze(pid: i32) -> Self {
-        Self::of("", format!("ANALYZE of the table by process {pid}"))
-    }
-
     /// The query of `hold_while` returns true.
     pub fn hold_while() -> Self {
         Self::of(
@@ -105,4 +100,24 @@ impl Wait {
             "the query of \"safe_backfill.hold_while\"".into(),
         )
     }
+}
+
+/// What a run waits for while an ANALYZE of the table holds the xmin horizon back.
+pub fn analyze(pid: i32) -> String {
+    format!("ANALYZE of the table by process {pid}")
+}
+
+/// What a run waits for while others have so many rows locked.
+pub fn held_rows(table: &str, rows: usize, holders: Option<&str>) -> String {
+    let rows = counted(rows as u64, "row");
+    format!("locks on {rows} of table \"{table}\"{}", held_by(holders))
+}
+
+/// What a statement waits for while others have a table locked.
+pub fn table_lock(table: &str, holders: Option<&str>) -> String {
+    format!("a lock on table \"{table}\"{}", held_by(holders))
+}
+
+fn held_by(holders: Option<&str>) -> String {
+    holders.map_or_else(String::new, |holders| format!(", held by {holders}"))
 }

@@ -15,6 +15,7 @@ mod tree;
 use planner::not_null_step::{Native, NotNull};
 
 use crate::error::Error;
+use crate::job::step::Step;
 use crate::messages;
 use crate::run::driver::Driver;
 
@@ -33,7 +34,10 @@ const MOST_ROUNDS: u32 = 5;
 /// [`Error::StillNull`], with nothing changed or what was added taken back; [`Error::LockNotAvailable`], with the steps
 /// before it kept.
 pub fn run(driver: &Driver, request: &Request) -> Result<(), Error> {
-    Tree { driver, request }.settle()
+    let (table, column) = (request.table, &request.column);
+    Step::run(driver, "safe_set_not_null", table, column, || {
+        Tree { driver, request }.settle()
+    })
 }
 
 impl Tree<'_> {

@@ -17,6 +17,7 @@ use crate::not_null::tree::Tree;
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::spi::quote;
 use crate::pg::tx::Tx;
+use crate::run::supervision::Doing;
 
 /// No table needs more steps than this.
 const MOST_STEPS: u32 = 10;
@@ -168,9 +169,13 @@ impl<'a> TableSteps<'a> {
 
     /// Validates the constraint, which checks all rows while others read and write them.
     fn validate(&self, constraint: &str) -> Result<Progress, Error> {
-        let helper = self
-            .tree
-            .read(|tx| Ok(self.due(tx, &self.relation)?.1.helper))?;
+        let (helper, is_long) = self.tree.read(|tx| {
+            let helper = self.due(tx, &self.relation)?.1.helper;
+            Ok((helper, self.relation.blocks(tx) >= WORTH_A_NOTICE))
+        })?;
+        if is_long {
+            self.tree.driver.note(Doing::Validate)?;
+        }
         let is_helper = helper.as_deref() == Some(constraint);
         // The helper is not inherited, so the tables below do not have it.
         let reach = if is_helper { Reach::Alone } else { Reach::Tree };
@@ -182,6 +187,9 @@ impl<'a> TableSteps<'a> {
             lock,
             |tx, table| self.validate_now(tx, table, constraint, is_helper),
         )?;
+        if is_long {
+            self.tree.driver.note(Doing::Validated)?;
+        }
         match validated {
             Some(progress) => Ok(progress),
             None => {

@@ -12,7 +12,7 @@ use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
 use crate::pg::{server, settings, spi};
-use crate::run::supervision::Supervision;
+use crate::run::supervision::{Doing, Supervision};
 
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
@@ -170,13 +170,13 @@ impl Driver {
         is_due
     }
 
-    /// Tells the supervision what the run waits for, or that it goes on. Call it between transactions.
+    /// Tells the supervision what the run does from now on. Call it between transactions.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
-    pub fn is_waiting_for(&self, wait: Option<&str>) -> Result<(), Error> {
+    pub fn note(&self, doing: Doing<'_>) -> Result<(), Error> {
         match self.supervision() {
-            Some(supervision) => self.transaction(|tx| supervision.note_wait(tx, wait)),
+            Some(supervision) => self.transaction(|tx| supervision.note(tx, doing)),
             None => Ok(()),
         }
     }

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::messages;
 use crate::pg::{interrupts, postmaster, settings, usage};
 use crate::run::driver::Driver;
-use crate::run::supervision::Order;
+use crate::run::supervision::{Doing, Order};
 
 /// Orders are asked for once in this time. A batch takes longer, as a rule.
 const ORDER_INTERVAL: Duration = Duration::from_millis(10);
@@ -57,15 +56,14 @@ fn order(driver: &Driver) -> Result<Order, Error> {
         return Ok(Order::Go);
     };
     let order = driver.transaction(|tx| supervision.order(tx))?;
-    match order {
-        Some(Order::Cancel) => Err(supervision.cancelled()),
-        order => Ok(order.unwrap_or(Order::Go)),
-    }
+    Ok(order.unwrap_or(Order::Go))
 }
 
 fn pause(driver: &Driver) -> Result<(), Error> {
-    messages::say_paused();
-    driver.is_waiting_for(Some("safe_backfill_resume"))?;
+    if let Some(supervision) = driver.supervision() {
+        supervision.say_paused();
+    }
+    driver.note(Doing::WaitFor("safe_backfill_resume"))?;
     loop {
         usage::sleep(PAUSE_POLL);
         heed();
@@ -73,5 +71,5 @@ fn pause(driver: &Driver) -> Result<(), Error> {
             break;
         }
     }
-    driver.is_waiting_for(None)
+    driver.note(Doing::Work)
 }

@@ -12,7 +12,7 @@ use crate::pg::tx::Tx;
 use crate::pg::worker::{self, Start, Worker};
 use crate::run::driver::Driver;
 use crate::run::membership::Membership;
-use crate::run::supervision::{Order, Supervision};
+use crate::run::supervision::{Doing, Order, Supervision};
 
 /// The C function that a helper runs; it is in `worker.rs`.
 const HELPER_MAIN: &str = "safe_backfill_helper_main";
@@ -108,18 +108,17 @@ pub struct Leading {
 impl Supervision for Leading {
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
         match self.helpers.borrow().trouble() {
-            Some(_) => Ok(Some(Order::Cancel)),
+            Some(trouble) => Err(trouble),
             None => self.job.order(tx),
         }
     }
 
-    fn note_wait(&self, tx: &Tx, wait: Option<&str>) -> Result<(), Error> {
-        self.job.note_wait(tx, wait)
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error> {
+        self.job.note(tx, doing)
     }
 
-    fn cancelled(&self) -> Error {
-        let trouble = self.helpers.borrow().trouble();
-        trouble.unwrap_or_else(|| self.job.cancelled())
+    fn say_paused(&self) {
+        self.job.say_paused();
     }
 }
 
@@ -134,21 +133,18 @@ pub struct Helping {
 impl Supervision for Helping {
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error> {
         if self.membership.team().is_over() {
-            return Ok(Some(Order::Cancel));
+            return Err(Error::TeamIsOver);
         }
-        // The leader ends a cancelled job.
-        let order = self.job.order(tx)?;
-        Ok(order.map(|order| match order {
-            Order::Cancel => Order::Pause,
+        match self.job.order(tx) {
+            // The leader ends a cancelled job.
+            Err(Error::Cancelled { .. }) => Ok(Some(Order::Pause)),
             order => order,
-        }))
+        }
     }
 
-    fn note_wait(&self, _tx: &Tx, _wait: Option<&str>) -> Result<(), Error> {
+    fn note(&self, _tx: &Tx, _doing: Doing<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    fn cancelled(&self) -> Error {
-        Error::TeamIsOver
-    }
+    fn say_paused(&self) {}
 }

@@ -3,6 +3,7 @@
 pub mod driver;
 pub mod gate;
 pub mod helpers;
+pub mod job_worker;
 pub mod membership;
 pub mod supervision;
 pub mod throttle;

@@ -1,33 +1,46 @@
-//! Who steers a run from outside, and is told what it waits for.
+//! Who controls a run from outside, and learns what it waits for.
 
 use crate::error::Error;
 use crate::pg::tx::Tx;
 
-/// What a run is to do.
+/// What a run is to do, unless it is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Go on.
+    /// Continue.
     Go,
     /// Wait for another order.
     Pause,
-    /// End.
-    Cancel,
 }
 
-/// Where a run takes its orders from, and where it tells what it waits for.
+/// What a run does now, for others to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing<'a> {
+    /// It works.
+    Work,
+    /// It waits for this.
+    WaitFor(&'a str),
+    /// It tries again to get what it waits for.
+    TryAgain,
+    /// As soon as it has the locks, it has PostgreSQL validate a constraint, of which nothing is told meanwhile.
+    Validate,
+    /// It has done so.
+    Validated,
+}
+
+/// Where a run takes its orders from, and where it tells what it does.
 pub trait Supervision {
     /// What the run is to do; `None` if nobody can be asked now.
     ///
     /// # Errors
-    /// [`Error::ExtensionDropped`].
+    /// The error that ends the run, if it is to end; [`Error::ExtensionDropped`].
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error>;
 
-    /// Tells what the run waits for from now on, or that it goes on.
+    /// Tells what the run does from now on.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
-    fn note_wait(&self, tx: &Tx, wait: Option<&str>) -> Result<(), Error>;
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error>;
 
-    /// The error that ends a cancelled run.
-    fn cancelled(&self) -> Error;
+    /// Tells the user that the run is paused.
+    fn say_paused(&self);
 }

@@ -16,6 +16,7 @@ use crate::pg::deadline::{self, Undone};
 use crate::pg::{standby, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;
+use crate::run::supervision::Doing;
 use crate::settings::{self, ArchiveLagAction};
 
 /// How often the catalogs are asked, and `hold_while`.
@@ -100,7 +101,7 @@ impl Throttle {
             gate::rest(driver, POLL)?;
         }
         if waits.is_some() {
-            driver.is_waiting_for(None)?;
+            driver.note(Doing::Work)?;
         }
         self.batch_began = Instant::now();
         self.wal_then = usage::wal_bytes();
@@ -111,7 +112,7 @@ impl Throttle {
         if self.told.insert(wait.setting) {
             messages::say_waiting(wait);
         }
-        driver.is_waiting_for(Some(&wait.to_string()))
+        driver.note(Doing::WaitFor(&wait.to_string()))
     }
 
     /// The time between two batches, as `pause` and `max_wal_rate` want it; they may change meanwhile.
@@ -134,12 +135,12 @@ impl Throttle {
         while !left().is_zero() {
             if !told && left() >= WORTH_TELLING {
                 told = true;
-                driver.is_waiting_for(Some(&Wait::between_batches(left()).to_string()))?;
+                driver.note(Doing::WaitFor(&Wait::between_batches(left()).to_string()))?;
             }
             gate::rest(driver, left().min(POLL))?;
         }
         if told {
-            driver.is_waiting_for(None)?;
+            driver.note(Doing::Work)?;
         }
         Ok(())
     }
