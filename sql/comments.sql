@@ -68,6 +68,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.root_table IS 'the table that w
 COMMENT ON COLUMN @extschema@.safe_backfill_part.state IS 'pending, filling, verifying (all rows were filled, and are looked at again), completed (verified), incomplete (rows are NULL still), dropped (the leaf table was, meanwhile)';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.file_node IS 'the file that the block numbers belong to, as in pg_class.relfilenode';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.next_block IS 'all blocks before this one are done';
+COMMENT ON COLUMN @extschema@.safe_backfill_part.blocks_done IS 'blocks that are done, those behind next_block included';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.end_block IS 'blocks of the table when this state began';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_found IS 'in state verifying: rows that were to be filled yet, on the blocks that are done';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.rows_without_value IS 'in state verifying: rows whose expression is NULL, on the blocks that are done';
@@ -85,6 +86,19 @@ COMMENT ON SEQUENCE @extschema@.safe_backfill_job_id IS 'Numbers for safe_backfi
 COMMENT ON POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job IS 'A role sees the jobs of tables it may select from; pg_monitor sees all.';
 COMMENT ON POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part IS 'A role sees the parts of tables it may select from; pg_monitor sees all.';
 
+COMMENT ON TABLE @extschema@.safe_backfill_step IS
+'safe_add_column and safe_set_not_null while they wait for a lock or validate; a row is removed when its step ends. See safe_backfill_progress.';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.system_identifier IS 'the cluster, as in safe_backfill_job';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.table_name IS 'the table that was named in the CALL';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.column_name IS 'the column';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.command IS 'safe_add_column or safe_set_not_null';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.pid IS 'the process that takes the step';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.state IS 'waiting (see waits_for), validating, running (the wait is over)';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.waits_for IS 'what it waits for, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.waits_since IS 'since when it is in this state';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.started_at IS 'when the row was made';
+COMMENT ON POLICY safe_backfill_step_readers ON @extschema@.safe_backfill_step IS 'A role sees the steps on tables it may select from; pg_monitor sees all.';
+
 COMMENT ON VIEW @extschema@.safe_backfill_progress IS
 'How each job stands: one row per leaf table, and one for the whole job where it has several of them, or none yet. Watch it with \watch in psql.';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.job_id IS 'number of the job, for safe_backfill_pause and its like';
@@ -92,15 +106,16 @@ COMMENT ON COLUMN @extschema@.safe_backfill_progress.root_table IS 'the table th
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.table_name IS 'the leaf table: the table itself, a partition or a child; in the row of the whole job, the table that was named';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.leaf_tables IS 'how many leaf tables the row is the total of, or NULL in the row of one of them';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.column_name IS 'the column being filled';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby: pending, filling or verifying, as last received from the primary';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.command IS 'safe_backfill for a job, whichever procedure or function started it; safe_add_column or safe_set_not_null for a step that waits for a lock or validates, whose job_id is NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby: pending, filling or verifying, as last received from the primary. Of safe_add_column and safe_set_not_null: waiting, validating, running';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is filled, or verified in state verifying, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_filled IS 'rows filled and committed, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.batches IS 'batches committed, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_per_second IS 'rows filled per second of active time';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.time_left IS 'at the speed so far, for the state it is in';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.time_left IS 'at the speed so far, for the state it is in; NULL while that is not known, and while the job waits for something of which nobody knows when it ends';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.hot_percent IS 'share of the rows filled by HOT updates, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.pid IS 'the process that works on the job now, or NULL';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_for IS 'what the job waits for, or NULL';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_for IS 'what the job or the step waits for, or NULL';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.waits_since IS 'since when it waits';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.last_error IS 'of an unfinished job, the error that ended its last run';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.processes IS 'as in safe_backfill_part, while the job runs';

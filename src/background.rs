@@ -7,8 +7,8 @@ use crate::job::home::Home;
 use crate::job::steering::Steered;
 use crate::job::store;
 use crate::job::stored;
+use crate::pg::role;
 use crate::pg::tx::Tx;
-use crate::pg::{role, server};
 use crate::run::job_worker;
 
 /// Stores the job, or takes up the unfinished one that does the same, and starts its worker, which begins when this
@@ -55,17 +55,4 @@ pub fn resume(tx: &Tx, job: &Steered) -> Result<bool, Error> {
         job_worker::start(job.id(), job.role, tx.id())?;
     }
     Ok(true)
-}
-
-/// Whether a job may be started or steered here.
-///
-/// # Errors
-/// [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
-pub fn require_writable(procedure: &'static str) -> Result<(), Error> {
-    match () {
-        () if server::is_standby() => Err(Error::HotStandby { procedure }),
-        () if server::is_read_only() => Err(Error::ReadOnly { procedure }),
-        () if !server::is_utf8() => Err(Error::Encoding { procedure }),
-        () => Ok(()),
-    }
 }

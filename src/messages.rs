@@ -167,7 +167,7 @@ pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
 pub fn say_waiting(wait: &Wait) {
     message::notice(
         format!("the backfill waits for {wait}"),
-        Some("Nothing is locked meanwhile."),
+        Some("No row and no table is locked meanwhile."),
         Some(&format!("See \"safe_backfill.{}\".", wait.setting)),
     );
 }

@@ -110,7 +110,7 @@ fn define_throttle() {
     define_limit(
         c"safe_backfill.pause",
         c"Sets the time between two batches.",
-        c"Nothing is locked meanwhile. Zero means none.",
+        c"No row and no table is locked meanwhile. Zero means none.",
         &PAUSE,
         86_400_000,
         GucFlags::UNIT_MS,

@@ -5,21 +5,62 @@ use std::panic::AssertUnwindSafe;
 use pgrx::{PgTryBuilder, pg_sys};
 
 use crate::pg::failure::Failure;
-
 use crate::pg::settings;
 use crate::pg::snapshot;
 use crate::pg::spi::Connection;
 use crate::pg::standby::Durability;
 use crate::pg::tx::Tx;
 
+/// What transactions are begun and committed by. Only the driver of a run has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A CALL of this procedure.
+    Call(pg_sys::Oid),
+    /// The start of a background worker.
+    Worker,
+}
+
+impl Way {
+    /// Runs `work` in a transaction and commits it.
+    ///
+    /// # Errors
+    /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
+    pub fn commit<T, E>(self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+        match self {
+            Way::Call(_) => commit_within_call(work),
+            Way::Worker => commit_within_worker(work),
+        }
+    }
+
+    /// Rolls back what is not committed, after an error. Returns `false`, and does nothing, where a CALL is part of another
+    /// statement.
+    pub fn roll_back(self) -> bool {
+        match self {
+            Way::Call(procedure) => roll_back_within_call(procedure),
+            Way::Worker => {
+                roll_back_worker();
+                true
+            }
+        }
+    }
+
+    /// Has PostgreSQL add what this process has counted to its statistics. Call it between transactions.
+    pub fn report_statistics(self) {
+        match self {
+            Way::Call(procedure) => report_statistics_within_call(procedure),
+            Way::Worker => report_statistics_within_worker(),
+        }
+    }
+}
+
 /// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
 /// All that PostgreSQL allocated for `work` is freed. Locks are released before the wait for a synchronous standby. The
-/// session's `lock_timeout` has no effect, since the steps set their own. Only the driver of the run may call this.
+/// session's `lock_timeout` has no effect, since the steps set their own.
 ///
 /// # Errors
 /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
-pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     let connection = Connection::open_nonatomic();
     read_committed();
     let tx = Tx::of_this_thread();
@@ -46,7 +87,7 @@ pub fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Resul
 ///
 /// # Errors
 /// Those of [`commit_within_call`].
-pub fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
     unsafe { pg_sys::StartTransactionCommand() };
     let (result, has_written) = {
@@ -87,13 +128,13 @@ fn commit_id_within_worker() {
 }
 
 /// Ends the transaction of a background worker, if it is in one, and undoes it.
-pub fn roll_back_worker() {
+fn roll_back_worker() {
     // SAFETY: what the transaction has allocated, opened or locked is not used after it.
     unsafe { pg_sys::AbortCurrentTransaction() };
 }
 
 /// Lets PostgreSQL report this background worker's statistics. Call it between transactions.
-pub fn report_statistics_within_worker() {
+fn report_statistics_within_worker() {
     // SAFETY: no transaction is open.
     unsafe { pg_sys::pgstat_report_stat(false) };
 }
@@ -134,7 +175,7 @@ pub fn or_roll_back(work: impl FnOnce(), roll_back: impl FnOnce()) {
 ///
 /// `false`, with nothing done, unless the procedure is itself the statement that the client sent: a function or DO
 /// block around it has resources of the transaction still in use.
-pub fn roll_back_within_call(procedure: pg_sys::Oid) -> bool {
+fn roll_back_within_call(procedure: pg_sys::Oid) -> bool {
     // SAFETY: the portal that is active, if any, lives during the CALL. As PostgreSQL itself does at the end of every
     // statement that fails, and in `_SPI_commit` of `spi.c` before a failure goes on: the error was copied, and between
     // here and the portal is nothing that belongs to the transaction. The portal's snapshot ends with it.
@@ -174,7 +215,7 @@ unsafe fn report_statistics() {
 }
 
 /// Reports statistics if the procedure that runs is itself the statement that the client sent.
-pub fn report_statistics_within_call(procedure: pg_sys::Oid) {
+fn report_statistics_within_call(procedure: pg_sys::Oid) {
     // SAFETY: the portal that is active, if any, lives during the CALL. Its statement is a CALL of our procedure, so
     // that no function with an SPI connection of its own is in between.
     unsafe {

@@ -4,12 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
-
 use crate::error::Error;
 use crate::pg::call::Call;
 use crate::pg::failure::Failure;
-use crate::pg::transaction;
+use crate::pg::transaction::{self, Way};
 use crate::pg::tx::Tx;
 use crate::pg::{server, settings, spi};
 use crate::run::supervision::{Doing, Supervision};
@@ -28,15 +26,6 @@ pub struct Driver {
     ordered_at: Cell<Option<Instant>>,
 }
 
-/// What a run was started by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// A CALL of this procedure.
-    Call(pg_sys::Oid),
-    /// The start of a background worker.
-    Worker,
-}
-
 impl Driver {
     /// The driver of a CALL, which may commit and write.
     ///
@@ -45,13 +34,11 @@ impl Driver {
     pub fn of_call(call: &Call) -> Result<Self, Error> {
         let procedure = call.procedure;
         spi::free_orphans();
-        match () {
-            () if server::is_standby() => Err(Error::HotStandby { procedure }),
-            () if call.is_atomic() => Err(Error::TransactionBlock { procedure }),
-            () if server::is_read_only() => Err(Error::ReadOnly { procedure }),
-            () if !server::is_utf8() => Err(Error::Encoding { procedure }),
-            () => Ok(Self::new(Way::Call(call.oid()))),
+        if call.is_atomic() && !server::is_standby() {
+            return Err(Error::TransactionBlock { procedure });
         }
+        require_writable(procedure)?;
+        Ok(Self::new(Way::Call(call.oid())))
     }
 
     /// The driver of a background worker, which is in no transaction.
@@ -77,10 +64,7 @@ impl Driver {
         if self.in_transaction.replace(true) {
             pgrx::error!("a transaction was begun within another one");
         }
-        let result = match self.way {
-            Way::Call(_) => transaction::commit_within_call(work),
-            Way::Worker => transaction::commit_within_worker(work),
-        };
+        let result = self.way.commit(work);
         self.in_transaction.set(false);
         if result.is_ok() {
             self.report_statistics();
@@ -92,10 +76,7 @@ impl Driver {
     fn report_statistics(&self) {
         if self.reported_at.get().elapsed() >= STATISTICS_INTERVAL {
             self.reported_at.set(Instant::now());
-            match self.way {
-                Way::Call(procedure) => transaction::report_statistics_within_call(procedure),
-                Way::Worker => transaction::report_statistics_within_worker(),
-            }
+            self.way.report_statistics();
         }
     }
 
@@ -112,7 +93,7 @@ impl Driver {
     ) -> Result<T, Error> {
         let say = |failure: &Failure| {
             self.in_transaction.set(false);
-            if !self.roll_back() {
+            if !self.way.roll_back() {
                 return;
             }
             transaction::or_roll_back(
@@ -122,11 +103,11 @@ impl Driver {
                         last_words(tx, failure)
                     });
                     if said.is_err() {
-                        self.roll_back();
+                        self.way.roll_back();
                     }
                 },
                 || {
-                    self.roll_back();
+                    self.way.roll_back();
                 },
             );
             self.in_transaction.set(false);
@@ -136,16 +117,6 @@ impl Driver {
             say(&error.as_failure());
         }
         result
-    }
-
-    fn roll_back(&self) -> bool {
-        match self.way {
-            Way::Call(procedure) => transaction::roll_back_within_call(procedure),
-            Way::Worker => {
-                transaction::roll_back_worker();
-                true
-            }
-        }
     }
 }
 
@@ -179,5 +150,18 @@ impl Driver {
             Some(supervision) => self.transaction(|tx| supervision.note(tx, doing)),
             None => Ok(()),
         }
+    }
+}
+
+/// Fails where nothing can be written, or a value not be read.
+///
+/// # Errors
+/// [`Error::HotStandby`], [`Error::ReadOnly`], [`Error::Encoding`].
+pub fn require_writable(procedure: &'static str) -> Result<(), Error> {
+    match () {
+        () if server::is_standby() => Err(Error::HotStandby { procedure }),
+        () if server::is_read_only() => Err(Error::ReadOnly { procedure }),
+        () if !server::is_utf8() => Err(Error::Encoding { procedure }),
+        () => Ok(()),
     }
 }

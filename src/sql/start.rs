@@ -11,6 +11,7 @@ use crate::fill::value::Value;
 use crate::pg::call::Call;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
+use crate::run::driver::require_writable;
 use crate::sql::{self, FILTER, batch_size_and_workers, table_and_column};
 
 /// `safe_backfill_start` with a value given as an untyped literal or as text: read as the column's type reads literals.
@@ -57,7 +58,7 @@ fn start(
     call: Call,
     value: impl Fn(Call, &Tx, &Target, Option<String>) -> Result<Value, Error>,
 ) -> Result<i64, ErrorReport> {
-    background::require_writable(call.procedure)?;
+    require_writable(call.procedure)?;
     let (table, column) = table_and_column(call)?;
     Ok(transaction::within_statement(|tx| {
         let (batch_size, workers) = batch_size_and_workers(call)?;

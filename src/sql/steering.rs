@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::job::steering::{self, Steered};
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
+use crate::run::driver::require_writable;
 
 /// Has a job wait before its next batch.
 #[pg_extern(sql = r#"
@@ -57,7 +58,7 @@ fn safe_backfill_forget_older(older_than: Interval) -> Result<i64, ErrorReport> 
     const DAYS_OF_A_MONTH: i64 = 30;
     let days = i64::from(older_than.months()) * DAYS_OF_A_MONTH + i64::from(older_than.days());
     let seconds = days as f64 * 86_400.0 + older_than.micros() as f64 / 1e6;
-    background::require_writable("safe_backfill_forget")?;
+    require_writable("safe_backfill_forget")?;
     Ok(transaction::within_statement(|tx| {
         steering::forget_older(tx, seconds)
     })?)
@@ -68,7 +69,7 @@ fn steer(
     job: i64,
     work: impl FnOnce(&Tx, &Steered) -> Result<bool, Error>,
 ) -> Result<bool, ErrorReport> {
-    background::require_writable(function)?;
+    require_writable(function)?;
     Ok(transaction::within_statement(|tx| {
         let job = Steered::find(tx, job)?;
         work(tx, &job)
