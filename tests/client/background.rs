@@ -283,19 +283,16 @@ fn with_the_library_preloaded_a_job_goes_on_by_itself_after_a_crash() -> Result<
     assert_eq!(filled(&db)?, 400);
     // A backend that is killed takes all others with it; the postmaster starts them again.
     db.execute("ALTER TABLE t DISABLE TRIGGER ALL; UPDATE t SET c = NULL; ALTER TABLE t ENABLE TRIGGER ALL")?;
-    db.connect()?.batch_execute(START)?;
-    db.wait_until(
-        "SELECT pid IS NOT NULL AND EXISTS (SELECT FROM t WHERE c = 1) FROM safe_backfill_progress WHERE job_id = 2",
-    )?;
-    let pid: i32 = db.value("SELECT pid FROM safe_backfill_progress WHERE job_id = 2")?;
+    let job: i64 = db.value(START)?;
+    let of_job =
+        |what: &str| format!("SELECT {what} FROM safe_backfill_progress WHERE job_id = {job}");
+    db.wait_until(&of_job(
+        "pid IS NOT NULL AND EXISTS (SELECT FROM t WHERE c = 1)",
+    ))?;
+    let pid: i32 = db.value(&of_job("pid"))?;
     db.server().kill_backend(pid)?;
     let began = std::time::Instant::now();
-    while db
-        .value::<String>("SELECT state FROM safe_backfill_progress WHERE job_id = 2")
-        .ok()
-        .as_deref()
-        != Some("completed")
-    {
+    while db.value::<String>(&of_job("state")).ok().as_deref() != Some("completed") {
         ensure!(began.elapsed() < client_tests::PATIENCE);
         std::thread::sleep(std::time::Duration::from_millis(100));
     }

@@ -212,8 +212,8 @@ fn texts(db: &Database, query: &str) -> Result<Vec<String>> {
 /// Looks at the job in all ways there are.
 fn read(client: &mut Client) -> Result<()> {
     Ok(client.batch_execute(
-        "SELECT * FROM public.safe_backfill_progress; SELECT * FROM public.safe_backfill_job;
-         SELECT * FROM public.safe_backfill_part",
+        "SELECT * FROM public.safe_backfill_progress; SELECT state, value FROM public.safe_backfill_job;
+         SELECT * FROM public.safe_backfill_part; SELECT * FROM public.safe_backfill_step",
     )?)
 }
 

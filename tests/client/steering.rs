@@ -67,7 +67,7 @@ fn a_pause_takes_effect_within_a_batch_and_holds_nothing() -> Result<()> {
     assert_eq!(filled(&db)?, after);
     ensure!(steer(&db, "resume")?);
     let notices = run.end()?.succeeded()?;
-    assert_eq!(saying(&notices, "the backfill is paused").len(), 1);
+    assert_eq!(saying(&notices, "paused backfill of table \"t\"").len(), 1);
     assert_eq!((state(&db)?.as_str(), filled(&db)?), ("completed", 1000));
     ensure!(!steer(&db, "resume")? && !steer(&db, "cancel")? && !steer(&db, "pause")?);
     Ok(())
