@@ -1,6 +1,7 @@
 //! Tests of the extension as its users see it.
 
 mod add_column;
+mod application;
 mod background;
 mod changes;
 mod ddl_locks;
@@ -36,3 +37,4 @@ mod transactions;
 mod trees;
 mod values;
 mod verifying;
+mod workers;
