@@ -28,6 +28,7 @@ mod publications;
 mod resume;
 mod statement_triggers;
 mod steering;
+mod steering_storm;
 mod storms;
 mod synchronous;
 mod table_locks;
