@@ -694,3 +694,145 @@ fn helpers_have_the_rights_and_the_settings_of_the_session() -> Result<()> {
     assert_eq!(ensure_filled_once(&db, "t")?, ROWS);
     Ok(())
 }
+
+/// Adds what makes the update of one row, which is a helper's, take very long.
+fn stuck_at(db: &Database, id: i64) -> Result<()> {
+    db.execute(&format!(
+        "CREATE FUNCTION stick() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$;
+         CREATE TRIGGER stick BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id = {id}) EXECUTE FUNCTION stick()"
+    ))
+}
+
+/// A helper is in the middle of a statement that takes very long.
+fn until_one_is_stuck(db: &Database) -> Result<()> {
+    db.wait_until(
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'pg_safe_backfill'
+         AND datname = current_database() AND wait_event = 'PgSleep' AND xact_start < clock_timestamp() - interval '1 s'",
+    )
+}
+
+#[test]
+fn a_helper_whose_statement_takes_very_long_does_not_outlive_its_run() -> Result<()> {
+    let db = database(ROWS)?;
+    stuck_at(&db, ROWS * 6 / 10)?;
+    let run = db.start_after(SLOWLY, &call(2))?;
+    until_one_is_stuck(&db)?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    no_worker_is_left(&db)?;
+
+    let run = db.start_after(SLOWLY, &call(2))?;
+    until_one_is_stuck(&db)?;
+    ensure!(steer(&db, "cancel")?);
+    run.end()?.failed_with("57014")?;
+    no_worker_is_left(&db)?;
+
+    // The leader fails where it fills a row itself.
+    db.execute(
+        "ALTER TABLE t ADD CONSTRAINT high CHECK (c > 100 OR id > 100 OR c <> id) NOT VALID",
+    )?;
+    db.execute("ALTER TABLE t DISABLE TRIGGER log; UPDATE t SET c = NULL WHERE id < 1000; ALTER TABLE t ENABLE TRIGGER log; TRUNCATE log")?;
+    db.execute("UPDATE safe_backfill_part SET next_block = 0")?;
+    db.call_after(SLOWLY, &call(2))?.failed_with("23514")?;
+    no_worker_is_left(&db)?;
+    db.execute("ALTER TABLE t DROP CONSTRAINT high; DROP TRIGGER stick ON t")?;
+    goes_on_with(&db, 2)
+}
+
+#[test]
+fn a_statement_timeout_of_the_leader_ends_all() -> Result<()> {
+    let db = database(ROWS)?;
+    db.call_after(&format!("{SLOWLY}; SET statement_timeout = '1s'"), &call(3))?
+        .failed_with("57014")?;
+    assert_eq!(processes(&db, "t")?, 3);
+    assert_eq!(state(&db)?, "interrupted");
+    goes_on_with(&db, 2)
+}
+
+#[test]
+fn a_table_smaller_than_its_workers_is_filled_and_so_is_none() -> Result<()> {
+    for rows in [0, 1, 100] {
+        let db = Database::new()?;
+        prepare(&db)?;
+        table(&db, "t", 100)?;
+        db.execute(&format!("DELETE FROM t WHERE id > {rows}"))?;
+        db.execute("VACUUM t")?;
+        for _ in 0..3 {
+            db.call(&call(8))?.succeeded()?;
+            no_worker_is_left(&db)?;
+            assert_eq!(state(&db)?, "completed");
+            db.execute("UPDATE t SET c = NULL; TRUNCATE log")?;
+        }
+        db.execute(&start(8))?;
+        db.wait_until(
+            "SELECT finished_at IS NOT NULL FROM safe_backfill_job ORDER BY job_id DESC LIMIT 1",
+        )?;
+        no_worker_is_left(&db)?;
+        assert_eq!(ensure_filled_once(&db, "t")?, rows);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_temporary_table_is_for_one_process() -> Result<()> {
+    let db = Database::new()?;
+    const TEMPORARY: &str = "CREATE TEMP TABLE t (id int, c int);
+        INSERT INTO t SELECT i, NULL FROM generate_series(1, 1000) i";
+    for workers in [2, 4] {
+        let mut client = db.connect()?;
+        client.batch_execute(TEMPORARY)?;
+        let error = client.batch_execute(&call(workers));
+        failure(error.err().context("it was filled")?, "0A000")?;
+        let filled: i64 = client.query_one("SELECT count(c) FROM t", &[])?.get(0);
+        assert_eq!(filled, 0);
+        no_worker_is_left(&db)?;
+        for workers in [1, 2] {
+            let error = client.batch_execute(&start(workers));
+            failure(error.err().context("it was started")?, "0A000")?;
+        }
+        client.batch_execute(&call(1))?;
+        let filled: i64 = client.query_one("SELECT count(c) FROM t", &[])?.get(0);
+        assert_eq!(filled, 1000);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_run_on_the_column_is_refused_and_has_no_workers() -> Result<()> {
+    let db = database(ROWS)?;
+    let run = two_under_way(&db)?;
+    db.call(&call(4))?.failed_with("55006")?;
+    assert_eq!(db.value::<i64>(COUNT_OF_WORKERS)?, 1);
+    let error = db.connect()?.batch_execute(&start(4)).err();
+    failure(error.context("one is running")?, "55006")?;
+    assert_eq!(db.value::<i64>(COUNT_OF_WORKERS)?, 1);
+    hurry(&db)?;
+    run.end()?.succeeded()?;
+    assert_eq!(ensure_filled_once(&db, "t")?, ROWS);
+    no_worker_is_left(&db)
+}
+
+#[test]
+fn a_shutdown_ends_all_at_once_and_the_job_goes_on_by_itself_with_its_helpers() -> Result<()> {
+    let db =
+        Database::alone(Options::default().set("shared_preload_libraries", "pg_safe_backfill"))?;
+    prepare(&db)?;
+    table(&db, "t", ROWS)?;
+    db.execute(&format!("{SLOWLY}; {}", start(2)))?;
+    until_they_fill(&db, 2)?;
+    let began = std::time::Instant::now();
+    db.server().restart()?;
+    ensure!(
+        began.elapsed() < std::time::Duration::from_secs(20),
+        "it took {:?}",
+        began.elapsed()
+    );
+    until_they_fill(&db, 4)?;
+    hurry(&db)?;
+    wait_for_state(&db, "completed")?;
+    db.wait_until(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_safe_backfill' AND datname IS NOT NULL",
+    )?;
+    assert_eq!(ensure_filled_once(&db, "t")?, ROWS);
+    Ok(())
+}
