@@ -836,3 +836,37 @@ fn a_shutdown_ends_all_at_once_and_the_job_goes_on_by_itself_with_its_helpers() 
     assert_eq!(ensure_filled_once(&db, "t")?, ROWS);
     Ok(())
 }
+
+#[test]
+fn what_helpers_have_filled_is_counted_when_a_run_is_cancelled_or_fails() -> Result<()> {
+    let db = database(ROWS)?;
+    let counted = |when: &str| -> Result<()> {
+        no_worker_is_left(&db)?;
+        let counted: i64 = db.value("SELECT rows_filled FROM safe_backfill_part")?;
+        let filled: i64 = db.value("SELECT count(c) FROM t")?;
+        ensure!(counted == filled, "{when}: {counted} of {filled} rows");
+        Ok(())
+    };
+    let run = two_under_way(&db)?;
+    ensure!(steer(&db, "cancel")?);
+    run.end()?.failed_with("57014")?;
+    counted("after a cancellation")?;
+
+    db.execute("TRUNCATE log")?;
+    let run = two_under_way(&db)?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    counted("after a cancelled statement")?;
+
+    db.execute(&format!(
+        "ALTER TABLE t ADD CONSTRAINT low CHECK (c <> {}) NOT VALID",
+        ROWS * 8 / 10
+    ))?;
+    db.call_after(SLOWLY, &call(3))?.failed_with("23514")?;
+    counted("after an error")?;
+
+    db.execute("ALTER TABLE t DROP CONSTRAINT low")?;
+    hurry(&db)?;
+    db.call(&call(2))?.succeeded()?;
+    counted("at the end")
+}
