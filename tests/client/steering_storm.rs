@@ -225,3 +225,87 @@ fn ten_jobs_end_in_the_state_their_last_command_says() -> Result<()> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     ten_jobs_in_a_storm(seed).with_context(|| format!("seed {seed}"))
 }
+
+/// What may happen to a run, whoever does it.
+fn disturb(db: &Database, random: &mut Random) -> Result<()> {
+    const ANY_WORKER: &str = "FROM (SELECT pid FROM pg_stat_activity
+        WHERE backend_type = 'pg_safe_backfill' ORDER BY random() LIMIT 1) AS worker";
+    const EACH_JOB: &str = "FROM safe_backfill_job WHERE finished_at IS NULL";
+    let statement = match random.below(8) {
+        0 => format!("SELECT pg_terminate_backend(pid) {ANY_WORKER}"),
+        1 => format!("SELECT pg_cancel_backend(pid) {ANY_WORKER}"),
+        2 => "VACUUM FULL t".into(),
+        3 => "BEGIN; LOCK TABLE t; SELECT pg_sleep(0.05); COMMIT".into(),
+        4 => "BEGIN; SELECT FROM t WHERE id % 100 = 7 FOR UPDATE; SELECT pg_sleep(0.1); COMMIT"
+            .into(),
+        5 => format!("SELECT safe_backfill_pause(job_id) {EACH_JOB}"),
+        6 => format!("SELECT safe_backfill_cancel(job_id) {EACH_JOB}"),
+        _ => format!(
+            "UPDATE safe_backfill_job SET workers = {}",
+            1 + random.below(4)
+        ),
+    };
+    db.execute(&statement).with_context(|| statement.clone())
+}
+
+/// Has the job go on if it does not.
+fn resume(db: &Database, job: i64) -> Result<()> {
+    let query = "SELECT safe_backfill_resume($1)";
+    db.connect()?.query_one(query, &[&job])?;
+    Ok(())
+}
+
+/// Has the job go on until it is completed.
+fn ends_if_it_is_resumed(db: &Database, job: i64) -> Result<()> {
+    const STATE: &str = "SELECT format('%s by process %s, error: %s; processes: %s', state, pid, error,
+            (SELECT string_agg(format('%s %s %s', a.pid, wait_event, query), ', ') FROM pg_stat_activity a
+             WHERE backend_type = 'pg_safe_backfill'))
+        FROM safe_backfill_job";
+    let began = Instant::now();
+    while db.value::<String>("SELECT state FROM safe_backfill_job")? != "completed" {
+        ensure!(
+            began.elapsed() < SETTLING,
+            "it is {}",
+            db.value::<String>(STATE)?
+        );
+        resume(db, job)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn disturbed(seed: u64) -> Result<()> {
+    let db = Database::alone(Options::default().set("max_worker_processes", 100))?;
+    prepare(&db)?;
+    table(&db, "t", ROWS * 2)?;
+    let mut client = db.connect()?;
+    client.batch_execute("SET test.pause = 0.001")?;
+    let start = "SELECT safe_backfill_start_using('t', 'c', 'id', 10, workers => 3)";
+    let job: i64 = client.query_one(start, &[])?.get(0);
+    let application = Application::start(&db, &["t"]);
+    let mut random = Random(seed | 1);
+    for _ in 0..80 {
+        disturb(&db, &mut random)?;
+        thread::sleep(Duration::from_millis(random.below(150) as u64));
+        resume(&db, job)?;
+    }
+    let growth = application.stop()?;
+    hurry(&db)?;
+    ends_if_it_is_resumed(&db, job)?;
+    db.wait_until(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_safe_backfill'",
+    )?;
+    // NULLs that came at the very end are nobody's fault.
+    db.call("CALL safe_backfill_using('t', 'c', 'id')")?
+        .succeeded()?;
+    ensure_filled_once(&db, "t")?;
+    let rows: i64 = db.value("SELECT count(*) FROM t")?;
+    assert_eq!(rows, ROWS * 2 + growth);
+    Ok(())
+}
+
+#[test]
+fn a_job_of_several_processes_misses_nothing_however_it_is_disturbed() -> Result<()> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
+    disturbed(seed).with_context(|| format!("seed {seed}"))
+}
