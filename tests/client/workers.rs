@@ -561,6 +561,8 @@ fn partitions_that_go_are_no_trouble_to_helpers() -> Result<()> {
     db.wait_until("SELECT count(DISTINCT pid) = 2 FROM log WHERE name = 't2'")?;
     db.execute("ALTER TABLE t DETACH PARTITION t2")?;
     db.wait_until("SELECT count(DISTINCT pid) = 2 FROM log WHERE name = 't3'")?;
+    // It has kept its lock.
+    db.call(&call(2))?.failed_with("55006")?;
     hurry(&db)?;
     run.end()?.succeeded()?;
     no_worker_is_left(&db)?;
@@ -588,6 +590,8 @@ fn a_table_that_is_rewritten_is_gone_over_from_its_first_block_by_all() -> Resul
         db.execute("VACUUM FULL t")?;
         db.execute("TRUNCATE log")?;
         until_they_fill(&db, 2)?;
+        // It has kept its lock.
+        db.call(&call(2))?.failed_with("55006")?;
     }
     hurry(&db)?;
     let notices = run.end()?.succeeded()?;
