@@ -292,25 +292,45 @@ fn a_job_that_is_resumed_before_its_worker_has_begun_goes_on() -> Result<()> {
     Ok(())
 }
 
+/// Cancels the job and resumes it before its process, which is in the middle of a batch, knows; that commits when it does.
+fn cancel_and_resume_at_once(db: &Database, id: i64) -> Result<()> {
+    let (mut first, mut second) = (db.connect()?, db.connect()?);
+    let mut resuming = second.transaction()?;
+    first.execute("SELECT safe_backfill_cancel($1)", &[&id])?;
+    let done: bool = resuming
+        .query_one("SELECT safe_backfill_resume($1)", &[&id])?
+        .get(0);
+    ensure!(done);
+    thread::sleep(Duration::from_secs(1));
+    resuming.commit()?;
+    db.execute("ALTER TABLE t DISABLE TRIGGER pause")?;
+    db.wait_until("SELECT state = 'completed' FROM safe_backfill_progress")?;
+    assert_eq!(filled(db)?, 300);
+    Ok(())
+}
+
 #[test]
 fn a_cancelled_job_that_is_resumed_before_its_worker_has_ended_goes_on() -> Result<()> {
     let db = Database::new()?;
     slow_table(&db, 300)?;
     let id = start_in_background(&db, "0.02")?;
     wait_until_under_way(&db)?;
-    let (mut first, mut second) = (db.connect()?, db.connect()?);
-    let mut resuming = second.transaction()?;
-    first.execute("SELECT safe_backfill_cancel($1)", &[&id])?;
-    // Within the batch: its process is still there, and does not know yet.
-    let done: bool = resuming
-        .query_one("SELECT safe_backfill_resume($1)", &[&id])?
-        .get(0);
-    ensure!(done);
-    // It knows, and ends.
-    thread::sleep(Duration::from_secs(1));
-    resuming.commit()?;
-    db.execute("ALTER TABLE t DISABLE TRIGGER pause")?;
-    db.wait_until("SELECT state = 'completed' FROM safe_backfill_progress")?;
-    assert_eq!(filled(&db)?, 300);
+    cancel_and_resume_at_once(&db, id)
+}
+
+#[test]
+fn a_cancelled_call_that_is_resumed_before_it_has_ended_goes_on() -> Result<()> {
+    let db = Database::new()?;
+    slow_table(&db, 300)?;
+    let run = db.start_after("SET test.pause = 0.02", CALL)?;
+    wait_until_under_way(&db)?;
+    cancel_and_resume_at_once(&db, job(&db)?)?;
+    // Whether the CALL itself goes on, or a worker in its place.
+    if let Err(error) = run.end()?.succeeded() {
+        ensure!(
+            format!("{error:#}").contains("safe_backfill_cancel"),
+            "{error:#}"
+        );
+    }
     Ok(())
 }
