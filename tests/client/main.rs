@@ -1,6 +1,7 @@
 //! Tests of the extension as its users see it.
 
 mod add_column;
+mod application;
 mod background;
 mod changes;
 mod ddl_locks;
@@ -27,6 +28,7 @@ mod publications;
 mod resume;
 mod statement_triggers;
 mod steering;
+mod steering_storm;
 mod storms;
 mod synchronous;
 mod table_locks;
@@ -36,3 +38,4 @@ mod transactions;
 mod trees;
 mod values;
 mod verifying;
+mod workers;

@@ -249,3 +249,88 @@ fn only_those_who_may_can_steer_a_job() -> Result<()> {
     cancelled(run.end()?)?;
     Ok(())
 }
+
+/// A job in the background, with rows that take so many seconds each, in batches of ten.
+fn start_in_background(db: &Database, seconds: &str) -> Result<i64> {
+    let mut client = db.connect()?;
+    client.batch_execute(&format!(
+        "SET test.pause = {seconds}; SELECT safe_backfill_start('t', 'c', 1, 10)"
+    ))?;
+    job(db)
+}
+
+#[test]
+fn a_job_that_is_resumed_before_its_worker_has_begun_goes_on() -> Result<()> {
+    let db = Database::new()?;
+    slow_table(&db, 300)?;
+    let mut client = db.connect()?;
+    client.batch_execute("SET test.pause = 0.001")?;
+    for steps in [
+        "SELECT safe_backfill_resume(max(job_id)) FROM safe_backfill_job",
+        "SELECT safe_backfill_pause(max(job_id)) FROM safe_backfill_job;
+         SELECT safe_backfill_resume(max(job_id)) FROM safe_backfill_job",
+        "SELECT safe_backfill_cancel(max(job_id)) FROM safe_backfill_job;
+         SELECT safe_backfill_resume(max(job_id)) FROM safe_backfill_job",
+    ] {
+        client.batch_execute(&format!(
+            "BEGIN; SELECT safe_backfill_start('t', 'c', 1, 10); {steps}; COMMIT"
+        ))?;
+        db.wait_until(
+            "SELECT finished_at IS NOT NULL FROM safe_backfill_job ORDER BY job_id DESC LIMIT 1",
+        )?;
+        let error: Option<String> = db.value(
+            "SELECT error ->> 'message' FROM safe_backfill_job ORDER BY job_id DESC LIMIT 1",
+        )?;
+        assert_eq!(
+            (error, state(&db)?.as_str()),
+            (None, "completed"),
+            "{steps}"
+        );
+        assert_eq!(filled(&db)?, 300);
+        db.execute("UPDATE t SET c = NULL")?;
+    }
+    Ok(())
+}
+
+/// Cancels the job and resumes it before its process, which is in the middle of a batch, knows; that commits when it does.
+fn cancel_and_resume_at_once(db: &Database, id: i64) -> Result<()> {
+    let (mut first, mut second) = (db.connect()?, db.connect()?);
+    let mut resuming = second.transaction()?;
+    first.execute("SELECT safe_backfill_cancel($1)", &[&id])?;
+    let done: bool = resuming
+        .query_one("SELECT safe_backfill_resume($1)", &[&id])?
+        .get(0);
+    ensure!(done);
+    thread::sleep(Duration::from_secs(1));
+    resuming.commit()?;
+    db.execute("ALTER TABLE t DISABLE TRIGGER pause")?;
+    db.wait_until("SELECT state = 'completed' FROM safe_backfill_progress")?;
+    assert_eq!(filled(db)?, 300);
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_job_that_is_resumed_before_its_worker_has_ended_goes_on() -> Result<()> {
+    let db = Database::new()?;
+    slow_table(&db, 300)?;
+    let id = start_in_background(&db, "0.02")?;
+    wait_until_under_way(&db)?;
+    cancel_and_resume_at_once(&db, id)
+}
+
+#[test]
+fn a_cancelled_call_that_is_resumed_before_it_has_ended_goes_on() -> Result<()> {
+    let db = Database::new()?;
+    slow_table(&db, 300)?;
+    let run = db.start_after("SET test.pause = 0.02", CALL)?;
+    wait_until_under_way(&db)?;
+    cancel_and_resume_at_once(&db, job(&db)?)?;
+    // Whether the CALL itself goes on, or a worker in its place.
+    if let Err(error) = run.end()?.succeeded() {
+        ensure!(
+            format!("{error:#}").contains("safe_backfill_cancel"),
+            "{error:#}"
+        );
+    }
+    Ok(())
+}

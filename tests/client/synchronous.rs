@@ -381,3 +381,159 @@ fn remote_apply_is_about_as_fast_as_on() -> Result<()> {
     ensure!(took[1] < took[0] * 5 + Duration::from_secs(5), "{took:?}");
     Ok(())
 }
+
+/// A large table, so that there are blocks for several processes.
+fn larger_table(db: &Database) -> Result<()> {
+    db.execute(
+        "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0, filler text, c int DEFAULT 1);
+         INSERT INTO t SELECT i, 0, repeat('x', 200), NULL FROM generate_series(1, 10000) i",
+    )
+}
+
+/// Waits until so many background workers wait for a standby.
+fn until_workers_wait(db: &Database, workers: i64) -> Result<()> {
+    db.wait_until(&format!(
+        "SELECT count(*) = {workers} FROM pg_stat_activity
+         WHERE backend_type = 'pg_safe_backfill' AND wait_event = 'SyncRep'"
+    ))
+}
+
+fn no_worker_is_left(db: &Database) -> Result<()> {
+    db.wait_until(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_safe_backfill'",
+    )
+}
+
+/// Statements of the application that must not wait for a backfill.
+fn application_is_not_in_the_way(db: &Database) -> Result<()> {
+    db.execute(&format!(
+        "{SHORT}; SELECT count(c) FROM t; UPDATE t SET n = n + 1; SELECT FROM t FOR UPDATE"
+    ))
+}
+
+#[test]
+fn what_several_processes_have_done_is_there_when_the_call_returns() -> Result<()> {
+    let db = primary("*")?;
+    let standby = standby_of(
+        &db,
+        Options::default().set("recovery_min_apply_delay", "100ms"),
+    )?;
+    for level in LEVELS {
+        larger_table(&db)?;
+        start(
+            &db,
+            level,
+            "CALL safe_backfill('t', 'c', 1, 1000, workers => 2)",
+        )?
+        .end()?
+        .succeeded()?;
+        no_worker_is_left(&db)?;
+        if level == "remote_apply" {
+            assert_eq!(filled_on(&standby)?, 10000);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn several_processes_wait_for_a_standby_without_locks_and_go_on() -> Result<()> {
+    let db = primary("*")?;
+    let standby = standby_of(&db, Options::default())?;
+    larger_table(&db)?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET synchronous_commit = remote_apply; SET test.pause = 0.0005",
+        "CALL safe_backfill('t', 'c', 1, 50, workers => 2)",
+    )?;
+    db.wait_until(
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'pg_safe_backfill'",
+    )?;
+    run.wait_for_rows("t", 100)?;
+    let mut reader = standby.connect()?;
+    reader.batch_execute("SELECT pg_wal_replay_pause()")?;
+    until_workers_wait(&db, 1)?;
+    application_is_not_in_the_way(&db)?;
+    ensure!(!run.has_ended());
+    db.execute("ALTER TABLE t DISABLE TRIGGER pause")?;
+    reader.batch_execute("SELECT pg_wal_replay_resume()")?;
+    run.end()?.succeeded()?;
+    no_worker_is_left(&db)?;
+    assert_eq!(filled_on(&standby)?, 10000);
+    Ok(())
+}
+
+/// Starts a job whose processes wait for a standby, from a session that does not.
+fn start_in_background(db: &Database, level: &str, workers: i64) -> Result<()> {
+    db.execute(&format!(
+        "BEGIN; SET synchronous_commit = {level}; SET test.pause = 0.0005;
+         SELECT safe_backfill_start('t', 'c', 1, 50, workers => {workers});
+         SET LOCAL synchronous_commit = local; COMMIT"
+    ))
+}
+
+fn is_completed(db: &Database) -> Result<()> {
+    db.wait_until(
+        "SELECT state = 'completed' FROM safe_backfill_job ORDER BY job_id DESC LIMIT 1",
+    )?;
+    no_worker_is_left(db)?;
+    let filled: i64 = db.value("SELECT count(*) FROM t WHERE c = 1")?;
+    assert_eq!(filled, 10000);
+    Ok(())
+}
+
+#[test]
+fn a_job_in_the_background_waits_for_a_standby_as_its_session_would() -> Result<()> {
+    let db = primary("*")?;
+    let standby = standby_of(&db, Options::default())?;
+    let mut reader = standby.connect()?;
+    for workers in [1, 2] {
+        larger_table(&db)?;
+        db.slow_down("t")?;
+        start_in_background(&db, "remote_apply", workers)?;
+        db.wait_until(&format!(
+            "SELECT count(*) = {workers} FROM pg_stat_activity
+             WHERE backend_type = 'pg_safe_backfill' AND EXISTS (SELECT FROM t WHERE c = 1)"
+        ))?;
+        reader.batch_execute("SELECT pg_wal_replay_pause()")?;
+        until_workers_wait(&db, workers)?;
+        application_is_not_in_the_way(&db)?;
+        db.execute("ALTER TABLE t DISABLE TRIGGER pause")?;
+        reader.batch_execute("SELECT pg_wal_replay_resume()")?;
+        is_completed(&db)?;
+        standby.catch_up_with(db.server())?;
+        assert_eq!(filled_on(&standby)?, 10000);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_job_in_the_background_honours_every_level() -> Result<()> {
+    let db = primary("*")?;
+    let _standby = standby_of(&db, Options::default())?;
+    for level in LEVELS.into_iter().chain(["local", "off"]) {
+        for workers in [1, 2] {
+            larger_table(&db)?;
+            start_in_background(&db, level, workers)?;
+            is_completed(&db)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_job_in_the_background_that_waits_for_a_standby_can_be_terminated_and_resumed() -> Result<()> {
+    let db = primary("nobody")?;
+    larger_table(&db)?;
+    start_in_background(&db, "on", 2)?;
+    until_workers_wait(&db, 1)?;
+    ensure!(
+        db.value::<bool>("SELECT pg_terminate_backend(pid, 10000) FROM safe_backfill_progress")?
+    );
+    no_worker_is_left(&db)?;
+    let state: String = db.value("SELECT state FROM safe_backfill_progress")?;
+    assert_eq!(state, "interrupted");
+    db.execute("ALTER SYSTEM SET synchronous_standby_names = ''")?;
+    db.execute("SELECT pg_reload_conf()")?;
+    ensure!(db.value::<bool>("SELECT safe_backfill_resume(job_id) FROM safe_backfill_job")?);
+    is_completed(&db)
+}
