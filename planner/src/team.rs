@@ -130,6 +130,11 @@ impl Team {
         (self.claims.open() == Some(round)).then_some(stint)
     }
 
+    /// The table whose blocks were opened last.
+    pub fn table(&self) -> u32 {
+        self.table.load(SeqCst)
+    }
+
     /// Tells all processes but the leader to end.
     pub fn end(&self) {
         self.claims.close();

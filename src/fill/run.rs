@@ -1,6 +1,6 @@
 //! A run, from the first window of the first leaf table to the last message.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,15 +50,33 @@ pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), E
     }
     let job = Rc::new(Job::open(driver, request.assignment(), job)?);
     driver.is_supervised_by(Some(Rc::clone(&job) as Rc<dyn Supervision>));
+    let helpers = OnceCell::new();
     driver.with_last_words(
         || {
             let sizes = sizes(driver, target, &target.leaves)?;
             let blocks = sizes.iter().map(|(leaf, sizes)| (*leaf, sizes.blocks()));
             job.knows_blocks(blocks.collect());
-            with_helpers(driver, request, &job, sizes.into_values().sum())
+            with_helpers(driver, request, &job, &helpers, sizes.into_values().sum())
         },
-        |tx, failure| job.fail(tx, failure),
+        |tx, failure| {
+            if let Some(helpers) = helpers.get() {
+                dismiss(helpers, &job);
+            }
+            job.fail(tx, failure)
+        },
     )
+}
+
+/// The helpers of a run, once they are there.
+type SharedHelpers = Rc<RefCell<Helpers>>;
+
+/// Ends the helpers of a run that ends, and counts what they have done until then.
+fn dismiss(helpers: &SharedHelpers, job: &Job) {
+    if let Ok(mut helpers) = helpers.try_borrow_mut() {
+        helpers.dismiss();
+        let membership = helpers.membership();
+        job.add_unstored(membership.team().table().into(), &membership);
+    }
 }
 
 /// Runs the job, with helpers if more than one process is to work on it.
@@ -66,27 +84,25 @@ fn with_helpers(
     driver: &Driver,
     request: &Request,
     job: &Rc<Job>,
+    team: &OnceCell<SharedHelpers>,
     before: Sizes,
 ) -> Result<(), Error> {
     let of = request.workers.unsigned_abs();
-    let helpers = match of {
-        1 => None,
-        _ => {
-            let id = job.patiently(driver, |tx| job.begin(tx))?;
-            job.has_begun(id);
-            Some(Rc::new(RefCell::new(Helpers::start(driver, id, of)?)))
-        }
-    };
-    if let Some(helpers) = &helpers {
+    if of > 1 {
+        let id = job.patiently(driver, |tx| job.begin(tx))?;
+        job.has_begun(id);
+        let helpers = Helpers::start(driver, id, of)?;
+        team.get_or_init(|| Rc::new(RefCell::new(helpers)));
+    }
+    let helpers = team.get();
+    if let Some(helpers) = helpers {
         driver.is_supervised_by(Some(Rc::new(Leading {
             job: Rc::clone(job) as Rc<dyn Supervision>,
             helpers: Rc::clone(helpers),
         })));
     }
     let alone = || Rc::new(Membership::alone());
-    let membership = helpers
-        .as_ref()
-        .map_or_else(alone, |helpers| helpers.borrow().membership());
+    let membership = helpers.map_or_else(alone, |helpers| helpers.borrow().membership());
     let run = Run {
         driver,
         request,
@@ -94,7 +110,7 @@ fn with_helpers(
         job: Rc::clone(job),
         membership,
     };
-    run.all(before, helpers.as_deref())
+    run.all(before, helpers.map(Rc::as_ref))
 }
 
 /// What became of a leaf.

@@ -138,12 +138,17 @@ pub fn fail_to_begin(tx: &Tx, home: &Home, id: i64, failure: &Failure) -> Result
 /// Has job `id`, which this process ends because it was cancelled, be taken up by another one if it was resumed meanwhile.
 /// Returns the role to run it as.
 fn release_resumed(tx: &Tx, home: &Home, id: i64) -> Result<Option<pg_sys::Oid>, Error> {
+    // Whoever is about to resume it is waited for, and what that has stored is read: an UPDATE would wait only for rows that
+    // it finds in its snapshot.
+    const LOCK: &str = "
+        SELECT role::oid FROM @job WHERE system_identifier = $1 AND job_id = $2 AND pid = $3 FOR NO KEY UPDATE";
     const RELEASE: &str = "
         UPDATE @job
         SET pid = NULL, background = true, waits_for = NULL, waits_since = NULL, started_at = clock_timestamp()
         WHERE system_identifier = $1 AND job_id = $2 AND pid = $3 AND state IN ('running', 'paused')
         RETURNING role::oid";
     let (cluster, pid) = (server::system_identifier(), usage::pid());
+    home.execute(tx, LOCK, &[&cluster, &id, &pid])?;
     let rows = home.execute(tx, RELEASE, &[&cluster, &id, &pid])?;
     Ok(rows.first().and_then(|row| row.get(1)))
 }

@@ -179,7 +179,9 @@ impl<'a> Recorder<'a> {
 impl Drop for Recorder<'_> {
     /// The run leaves the table, perhaps because of an error. What is not stored yet is handed over to the job.
     fn drop(&mut self) {
-        if self.committed != Counts::default() {
+        let helps = !self.membership.leads();
+        let is_alone = self.membership.of() == 1;
+        if !helps && (self.committed != Counts::default() || !is_alone) {
             self.counts = self.committed;
             self.job.leave_unstored(self.leaf, self.entry());
         }

@@ -14,6 +14,7 @@ use crate::pg::spi::Statement;
 use crate::pg::tx::Tx;
 use crate::pg::{role, server, usage};
 use crate::run::driver::Driver;
+use crate::run::membership::Membership;
 
 /// A job: one CALL, or several that take it up from each other.
 ///
@@ -198,6 +199,15 @@ impl Job {
     /// What was done with a leaf table that the run has left, and is not stored yet.
     pub fn leave_unstored(&self, leaf: pg_sys::Oid, entry: Entry) {
         self.unstored.borrow_mut().insert(leaf, entry);
+    }
+
+    /// Adds what other processes of the run have done with such a leaf table.
+    pub fn add_unstored(&self, leaf: pg_sys::Oid, membership: &Membership) {
+        let done = membership.team().collect();
+        if let Some(entry) = self.unstored.borrow_mut().get_mut(&leaf) {
+            entry.counts.add(&done);
+            entry.processes = membership.figures();
+        }
     }
 
     /// Hands over what was done with a leaf table and is not stored yet.
