@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 /// The largest number of processes that can sweep one table.
 pub const MOST_WORKERS: usize = 64;
 /// Fewer blocks than this are not worth dividing.
-const LEAST_CLAIM: u32 = 64;
+const LEAST_CLAIM: u32 = 1024;
 /// Stands for no block: the process has claimed none, or no blocks can be claimed.
 const NONE: u32 = u32::MAX;
 

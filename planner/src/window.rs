@@ -330,6 +330,11 @@ impl Window {
         self.cursor < self.pages.len() / BEGINNING
     }
 
+    /// Whether no pass has ended yet.
+    pub fn is_first_pass(&self) -> bool {
+        self.pass == 0
+    }
+
     /// Whether the first pass made the room that this one uses. Later passes use what this one leaves.
     pub fn is_second_pass(&self) -> bool {
         self.pass == 1

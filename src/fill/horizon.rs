@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use planner::window::{LARGEST_WINDOW, Window};
+use planner::window::LARGEST_WINDOW;
 
 use crate::catalog::{backlog, holders};
 use crate::error::Error;
 use crate::fill::leaf::{Halt, Leaf};
+use crate::fill::passes::InFlight;
 use crate::messages;
 use crate::pg::{horizon, usage};
 use crate::run::gate;
@@ -29,11 +30,11 @@ impl Leaf<'_> {
     /// Other processes of the run hold the horizon back all the time, though never for longer than a batch takes. Beside
     /// them it is enough if the beginning of the window can be pruned: by the time that the pass comes to the rest, that can
     /// be, too. But rows that move do so at the end of a pass, and most of them in the first.
-    pub(super) fn wait_for_horizon(&mut self, window: &Window) -> Result<bool, Halt> {
+    pub(super) fn wait_for_horizon(&mut self, in_flight: &InFlight) -> Result<bool, Halt> {
         let is_alone = self.run.membership.of() == 1;
-        let id = match self.sweeping.first_id.take() {
-            Some(id) if !is_alone && !window.is_second_pass() => Some(id),
-            _ => self.sweeping.last_id,
+        let id = match in_flight.first_id {
+            Some(id) if !is_alone && !in_flight.window.is_second_pass() => Some(id),
+            _ => in_flight.last_id,
         };
         let Some(id) = id else {
             return Ok(true);

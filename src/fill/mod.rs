@@ -9,6 +9,7 @@ mod leaf;
 mod leaf_table;
 mod look;
 mod outcome;
+mod passes;
 mod phases;
 mod probe;
 mod progress;

@@ -17,10 +17,6 @@ pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
     pub(super) window_size: u32,
-    /// The last transaction of the first part of a pass.
-    pub(super) first_id: Option<pg_sys::TransactionId>,
-    /// The last transaction whose dead row versions are to be pruned.
-    pub(super) last_id: Option<pg_sys::TransactionId>,
     /// The horizon was behind this transaction when the run last gave up waiting for it.
     pub(super) stuck_at: Option<pg_sys::TransactionId>,
     pub(super) recycling: Recycling,
@@ -37,8 +33,6 @@ impl Sweeping {
         Sweeping {
             began_at: 0,
             window_size: if of > 1 { SHARED_WINDOW } else { FIRST_WINDOW },
-            first_id: None,
-            last_id: None,
             stuck_at: None,
             recycling: Recycling::default(),
             refusing: false,

@@ -65,26 +65,8 @@ impl Leaf<'_> {
         Ok(blocks.map(|blocks| (blocks, sweep)))
     }
 
-    fn sweep_blocks(&mut self, (blocks, sweep): &(Range<u32>, Sweep)) -> Result<(), Halt> {
-        self.sweep_passes(&mut Window::new(blocks.clone(), *sweep))?;
-        let membership = &self.run.membership;
-        let claims = &membership.team().claims;
-        claims.done(membership.worker(), blocks);
-        Ok(())
-    }
-
-    /// Tells how much of the window is done.
-    fn note_window(&mut self, window: &Window) {
-        let blocks = (window.done() * window.blocks() as f64) as u32;
-        let membership = &self.run.membership;
-        membership.team().claims.note(membership.worker(), blocks);
-        if membership.leads() {
-            self.note_position();
-        }
-    }
-
     /// Tells where the run is: everything before is swept, by whichever process.
-    fn note_position(&mut self) {
+    pub(super) fn note_position(&mut self) {
         let claims = &self.run.membership.team().claims;
         let position = self.recorder.position();
         let blocks_done = self.sweeping.began_at + claims.blocks_done();
@@ -132,39 +114,6 @@ impl Leaf<'_> {
         Ok(if recycling { sweep } else { Sweep::OnePass })
     }
 
-    fn sweep_passes(&mut self, window: &mut Window) -> Result<(), Halt> {
-        loop {
-            loop {
-                let filled = self.batch(window)?;
-                self.note_window(window);
-                self.sweeping.refusing |= filled.refused > 0;
-                if window.is_at_beginning() {
-                    self.sweeping.first_id = filled.id.or(self.sweeping.first_id);
-                }
-                if filled.refused > 0 || !self.recycling_pays(window, &filled) {
-                    window.give_up_recycling();
-                }
-                if filled.pass_ended {
-                    break;
-                }
-            }
-            if !window.next_pass() {
-                return Ok(());
-            }
-            if !self.wait_for_horizon(window)? {
-                window.give_up_recycling();
-            }
-        }
-    }
-
-    /// Judged by the updates that found room which the first pass has made.
-    fn recycling_pays(&mut self, window: &Window, filled: &Filled) -> bool {
-        let counts = &filled.counts;
-        !window.has_made_room()
-            || !usage::counts_updates()
-            || self.sweeping.recycling.pays(counts.rows, counts.hot)
-    }
-
     /// Fills one batch of the window's rows in a transaction of its own.
     pub(super) fn batch(&mut self, window: &mut Window) -> Result<Filled, Halt> {
         self.admit(Work::Filling)?;
@@ -197,7 +146,6 @@ impl Leaf<'_> {
         if filled.slow {
             self.table.was_slow();
         }
-        self.sweeping.last_id = filled.id.or(self.sweeping.last_id);
         self.report.batch(&filled.counts);
     }
 
