@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// The largest number of processes that can sweep one table.
 pub const MOST_WORKERS: usize = 64;
-/// Fewer blocks than this are not worth dividing.
+/// Fewer blocks than this are not worth dividing: each pass over them would wait for the batches of other processes.
 const LEAST_CLAIM: u32 = 1024;
 /// Stands for no block: the process has claimed none, or no blocks can be claimed.
 const NONE: u32 = u32::MAX;
@@ -216,14 +216,16 @@ mod tests {
     }
 
     #[test]
-    fn claims_get_smaller_near_the_end_so_that_all_are_busy() {
+    fn claims_get_smaller_near_the_end_but_not_tiny() {
         let claims = Claims::default();
-        let round = claims.begin(0..1000);
+        let round = claims.begin(0..16_000);
         let sizes: Vec<u32> = std::iter::from_fn(|| claims.take(round, 0, 4, 8192))
             .map(|range| range.end - range.start)
             .collect();
-        assert_eq!(sizes[..3], [250, 188, 141]);
-        assert_eq!(sizes.iter().sum::<u32>(), 1000);
+        assert_eq!(sizes[..3], [4000, 3000, 2250]);
+        let (last, others) = sizes.split_last().unwrap();
+        assert!(others.iter().all(|size| *size >= LEAST_CLAIM) && *last <= LEAST_CLAIM);
+        assert_eq!(sizes.iter().sum::<u32>(), 16_000);
     }
 
     #[test]

@@ -63,6 +63,36 @@ fn an_old_snapshot_is_named_and_keeps_seeing_the_past() -> Result<()> {
 }
 
 #[test]
+fn an_analyze_of_the_table_is_waited_for() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let mut analyzer = db.connect()?;
+    let analysis = thread::spawn(move || {
+        analyzer.batch_execute("SET vacuum_cost_delay = '10ms'; SET vacuum_cost_limit = 20")?;
+        analyzer.batch_execute("ANALYZE t")
+    });
+    db.wait_until("SELECT count(*) = 1 FROM pg_stat_progress_analyze")?;
+    let run = db.start_after(
+        "SET client_min_messages = notice",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until(
+        "SELECT state = 'waiting' AND waits_for LIKE 'ANALYZE of the table by process %' FROM safe_backfill_progress",
+    )?;
+    let notices = run.end()?.succeeded()?;
+    ensure!(
+        saying(&notices, "dead row versions").is_empty(),
+        "{notices:#?}"
+    );
+    let hot: f64 = db.value("SELECT hot_percent::float8 FROM safe_backfill_progress")?;
+    ensure!(hot >= 70.0, "{hot}% HOT updates");
+    analysis
+        .join()
+        .map_err(|_| anyhow::anyhow!("the ANALYZE panicked"))??;
+    Ok(())
+}
+
+#[test]
 fn a_prepared_transaction_is_named() -> Result<()> {
     let db = Database::new()?;
     table(&db)?;
