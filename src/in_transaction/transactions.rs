@@ -58,9 +58,15 @@ mod tests {
     fn settings_have_units_and_limits() {
         Spi::run("LOAD 'pg_safe_backfill'").expect("the library");
         let sql = "SELECT string_agg(format('%s %s %s..%s', name, unit, min_val, max_val), ', ' ORDER BY name)
-                   FROM pg_settings WHERE name LIKE 'safe_backfill.%'";
+                   FROM pg_settings WHERE name LIKE 'safe_backfill.%' AND vartype = 'integer'";
         let expected = "safe_backfill.lock_retry_limit  0..100000, safe_backfill.lock_timeout ms 2..600000, \
-                 safe_backfill.max_batch_time ms 1..600000, \
+                        safe_backfill.max_archive_lag MB 0..2147483647, \
+                        safe_backfill.max_batch_time ms 1..600000, \
+                        safe_backfill.max_pg_wal_size MB 0..2147483647, \
+                        safe_backfill.max_replica_lag ms 0..86400000, \
+                        safe_backfill.max_slot_lag MB 0..2147483647, \
+                        safe_backfill.max_wal_rate kB 0..2147483647, \
+                        safe_backfill.pause ms 0..86400000, \
                         safe_backfill.progress_interval ms 0..86400000, \
                         safe_backfill.row_lock_timeout ms 1..60000";
         assert_eq!(Spi::get_one::<String>(sql), Ok(Some(expected.to_owned())));

@@ -89,7 +89,11 @@ fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T,
 /// Those of [`commit_within_call`].
 fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
     // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
-    unsafe { pg_sys::StartTransactionCommand() };
+    unsafe {
+        // What `now()` gives, and the age of the transaction that others see.
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+    }
     let (result, has_written) = {
         let _connection = Connection::open_atomic();
         read_committed();

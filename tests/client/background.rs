@@ -99,6 +99,18 @@ fn a_job_reads_its_sql_as_the_session_did_that_started_it() -> Result<()> {
 }
 
 #[test]
+fn each_transaction_of_a_worker_has_its_own_time() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(SLOW)?;
+    db.execute("ALTER TABLE t ADD at timestamptz")?;
+    let start = "SELECT safe_backfill_start_using('t', 'at', 'now()', 10)";
+    db.connect()?.batch_execute(start)?;
+    wait_for_state(&db, "completed")?;
+    ensure!(db.value::<i64>("SELECT count(DISTINCT at) FROM t")? > 10);
+    Ok(())
+}
+
+#[test]
 fn mistakes_are_errors_of_the_function_and_start_no_job() -> Result<()> {
     let db = Database::new()?;
     db.execute(SLOW)?;
