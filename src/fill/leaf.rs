@@ -26,6 +26,7 @@ use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::gate;
+use crate::run::supervision::Doing;
 use crate::run::throttle::Work;
 use crate::settings;
 
@@ -46,6 +47,8 @@ pub struct Leaf<'a> {
     pub(super) machine: Machine,
     /// The round in which its blocks are claimed while they are swept.
     pub(super) round: Option<Round>,
+    /// Others see that the run waits for a lock on the table.
+    waits_for_table: bool,
     /// Prevents another run on this leaf alone. The column of the table that was named has its own lock.
     _lock: Option<ColumnLock>,
 }
@@ -57,6 +60,15 @@ pub enum Halt {
     Rewritten,
     /// The run ends.
     Failed(Error),
+}
+
+/// What came of an attempt to work on the table.
+enum OnTable<T> {
+    Done(T),
+    /// Its statements have to be prepared anew.
+    Changed,
+    /// Another transaction has it locked.
+    Locked,
 }
 
 impl From<Error> for Halt {
@@ -154,6 +166,7 @@ impl<'a> Leaf<'a> {
             patience: Patience::default(),
             machine: Machine::new(Phase::Filling),
             round: None,
+            waits_for_table: false,
             _lock: None,
         }
     }
@@ -184,22 +197,42 @@ impl<'a> Leaf<'a> {
                 run.job.keep_unpublished(run.driver)?;
                 self.collect();
             }
-            let result = run.driver.transaction(|tx| {
+            let attempt = run.driver.transaction(|tx| {
+                if !lock_in_time(tx, self.oid) {
+                    return Ok(OnTable::Locked);
+                }
                 let table = open_table(tx, run, self.oid)?;
                 if table.file_node() != self.table.file_node {
                     return Err(Halt::Rewritten);
                 }
                 if !self.table.follow(tx, run, &table)? {
-                    return Ok(None);
+                    return Ok(OnTable::Changed);
                 }
-                work.take().map(|work| work(self, tx, &table)).transpose()
+                let done = work.take().map(|work| work(self, tx, &table));
+                Ok(done.transpose()?.map_or(OnTable::Changed, OnTable::Done))
             })?;
             self.recorder.is_committed();
-            match result {
-                Some(result) => return Ok(result),
-                None => self.prepare_again()?,
+            match attempt {
+                OnTable::Done(result) => {
+                    if std::mem::take(&mut self.waits_for_table) {
+                        run.driver.note(Doing::Work)?;
+                    }
+                    return Ok(result);
+                }
+                OnTable::Changed => self.prepare_again()?,
+                OnTable::Locked => self.note_table_lock()?,
             }
         }
+    }
+
+    /// Tells who has locked the table.
+    fn note_table_lock(&mut self) -> Result<(), Error> {
+        let (driver, oid) = (self.run.driver, self.oid);
+        let holders =
+            driver.transaction(|tx| Ok::<_, Error>(holders::of_tables(tx, &[oid], true)))?;
+        let wait = messages::table_lock(&self.table.name.name, holders.as_deref());
+        self.waits_for_table = true;
+        driver.note(Doing::WaitFor(&wait))
     }
 
     /// Counts what other processes have done, and committed, as what this one does.
@@ -308,6 +341,18 @@ pub(super) fn prepare(run: &Run<'_>, oid: pg_sys::Oid) -> Result<LeafTable, Erro
         }
         LeafTable::look_up(tx, run.request, &open_table(tx, run, oid)?)
     })
+}
+
+/// Locks the table for UPDATE; `false` if others have it locked for longer than the lock timeout.
+fn lock_in_time(tx: &Tx, oid: pg_sys::Oid) -> bool {
+    let lock = TableLock::RowExclusive;
+    if tx.try_lock_table(oid, lock) {
+        return true;
+    }
+    tx.set_lock_timeout(settings::lock_timeout());
+    let locked = tx.attempt(|| tx.lock_table(oid, lock)) == Attempt::Done(());
+    server_settings::wait_for_locks_without_limit(tx);
+    locked
 }
 
 pub(super) fn open_table<'tx>(

@@ -217,6 +217,29 @@ fn a_locked_table_is_waited_for() -> Result<()> {
 }
 
 #[test]
+fn a_table_that_is_locked_during_a_run_is_shown_and_the_run_heeds_its_orders() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 3000)?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET test.pause = 0.001",
+        "CALL safe_backfill('t', 'c', 1, 100)",
+    )?;
+    run.wait_for_rows("t", 1)?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("LOCK TABLE t IN SHARE MODE", &[])?;
+    db.wait_until(
+        "SELECT state = 'waiting' AND waits_for LIKE 'a lock on table \"t\", held by process %' AND waits_since < now()
+         FROM safe_backfill_progress",
+    )?;
+    ensure!(db.value::<bool>("SELECT safe_backfill_cancel(job_id) FROM safe_backfill_progress")?);
+    run.end()?.failed_with("57014")?;
+    holding.commit()?;
+    Ok(())
+}
+
+#[test]
 fn only_one_run_fills_a_column() -> Result<()> {
     let db = Database::new()?;
     table(&db, 3000)?;
