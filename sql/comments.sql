@@ -93,6 +93,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_step.table_name IS 'the table that w
 COMMENT ON COLUMN @extschema@.safe_backfill_step.column_name IS 'the column';
 COMMENT ON COLUMN @extschema@.safe_backfill_step.command IS 'safe_add_column or safe_set_not_null';
 COMMENT ON COLUMN @extschema@.safe_backfill_step.pid IS 'the process that takes the step';
+COMMENT ON COLUMN @extschema@.safe_backfill_step.query_start IS 'when the statement began, as in pg_stat_activity: a row of a statement that has ended otherwise is ignored';
 COMMENT ON COLUMN @extschema@.safe_backfill_step.state IS 'waiting (see waits_for), validating, running (the wait is over)';
 COMMENT ON COLUMN @extschema@.safe_backfill_step.waits_for IS 'what it waits for, or NULL';
 COMMENT ON COLUMN @extschema@.safe_backfill_step.waits_since IS 'since when it is in this state';
@@ -107,7 +108,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_progress.table_name IS 'the leaf tab
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.leaf_tables IS 'how many leaf tables the row is the total of, or NULL in the row of one of them';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.column_name IS 'the column being filled';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.command IS 'safe_backfill for a job, whichever procedure or function started it; safe_add_column or safe_set_not_null for a step that waits for a lock or validates, whose job_id is NULL';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby: pending, filling or verifying, as last received from the primary. Of safe_add_column and safe_set_not_null: waiting, validating, running';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby it is as last received from the primary, and never interrupted. Of safe_add_column and safe_set_not_null: waiting, validating, running';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is filled, or verified in state verifying, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_filled IS 'rows filled and committed, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.batches IS 'batches committed, over all calls';

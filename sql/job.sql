@@ -69,6 +69,7 @@ CREATE TABLE @extschema@.safe_backfill_step (
     column_name       pg_catalog.name        NOT NULL,
     command           pg_catalog.text        NOT NULL,
     pid               pg_catalog.int4        NOT NULL,
+    query_start       pg_catalog.timestamptz NOT NULL,
     state             pg_catalog.text        NOT NULL
                       CHECK (state OPERATOR(pg_catalog.=) ANY
                           (ARRAY['running', 'waiting', 'validating']::pg_catalog.text[])),
@@ -216,6 +217,8 @@ SELECT p.job_id,
        j.column_name,
        'safe_backfill'::pg_catalog.text AS command,
        CASE WHEN NOT p.unfinished THEN p.part_state
+            WHEN j.elsewhere AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
+            WHEN j.elsewhere AND j.waits_for IS NOT NULL THEN 'waiting'::pg_catalog.text
             WHEN j.elsewhere THEN p.part_state
             WHEN NOT j.alive AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
             WHEN NOT j.alive AND j.background AND j.pid IS NULL
@@ -268,10 +271,10 @@ SELECT NULL::pg_catalog.int8, s.table_name, s.table_name, NULL::pg_catalog.int8,
 FROM @extschema@.safe_backfill_step s
 WHERE s.system_identifier OPERATOR(pg_catalog.=) (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c)
 AND (pg_catalog.pg_is_in_recovery()
-     -- A process that was killed has left its row behind.
-     OR s.started_at OPERATOR(pg_catalog.>) pg_catalog.pg_postmaster_start_time()
-        AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
-                    WHERE a.pid OPERATOR(pg_catalog.=) s.pid
-                    AND coalesce(a.state, 'active'::pg_catalog.text) OPERATOR(pg_catalog.=) 'active'::pg_catalog.text));
+     -- A process that was killed has left its row behind. PostgreSQL shows what others run to some roles only.
+     OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+                WHERE a.pid OPERATOR(pg_catalog.=) s.pid
+                AND coalesce(a.query_start, s.query_start) OPERATOR(pg_catalog.=) s.query_start
+                AND coalesce(a.state, 'active'::pg_catalog.text) OPERATOR(pg_catalog.=) 'active'::pg_catalog.text));
 
 GRANT SELECT ON @extschema@.safe_backfill_progress TO PUBLIC;

@@ -218,6 +218,9 @@ pub enum Error {
     /// PostgreSQL starts no background worker as such a role.
     #[error("role \"{role}\" is not permitted to log in")]
     NoLogin { role: String },
+    /// The role that started a job was dropped.
+    #[error("role with OID {oid} does not exist")]
+    NoRole { oid: u32 },
     /// There is no job of that number.
     #[error("job {job} does not exist")]
     NoJob { job: i64 },
@@ -314,6 +317,7 @@ impl Error {
             Error::Workers { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::OfHelper(failure) => failure.code(),
             Error::HelperLost | Error::TeamIsOver => ERRCODE_ADMIN_SHUTDOWN,
+            Error::NoRole { .. } => ERRCODE_UNDEFINED_OBJECT,
             Error::NoLogin { .. } => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Error::NoJob { .. } => ERRCODE_UNDEFINED_OBJECT,
             Error::JobPermission { .. } => ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -281,7 +281,7 @@ pub fn say_retry(table: &str, retry: u32, limit: u32, pause: Duration, holders: 
 pub fn say_unlogged(publication: &str) {
     message::notice(
         format!(
-            "tables \"safe_backfill_job\" and \"safe_backfill_part\" are unlogged now, because publication \"{publication}\" would publish them"
+            "tables \"safe_backfill_job\", \"safe_backfill_part\" and \"safe_backfill_step\" are unlogged now, because publication \"{publication}\" would publish them"
         ),
         Some("If the server crashes, the progress of jobs is lost, but no row that was filled."),
         None,

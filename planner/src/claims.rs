@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// The largest number of processes that can sweep one table.
 pub const MOST_WORKERS: usize = 64;
-/// Fewer blocks than this are not worth dividing: each pass over them would wait for the batches of other processes.
-const LEAST_CLAIM: u32 = 1024;
+/// Fewer blocks than this are not worth dividing.
+const LEAST_CLAIM: u32 = 64;
+/// Nor this part of the share of one process in the whole table, up to so many blocks: each pass over them would wait for
+/// the batches of other processes.
+const LEAST_PART: u32 = 8;
+const LARGEST_LEAST_CLAIM: u32 = 1024;
 /// Stands for no block: the process has claimed none, or no blocks can be claimed.
 const NONE: u32 = u32::MAX;
 
@@ -22,6 +26,7 @@ const NONE: u32 = u32::MAX;
 pub struct Claims {
     /// The round, in the upper half, and the next block that is neither done nor claimed.
     next: AtomicU64,
+    start: AtomicU32,
     end: AtomicU32,
     done: AtomicU32,
     /// The first block of what each process has claimed.
@@ -38,6 +43,7 @@ impl Default for Claims {
     fn default() -> Self {
         Claims {
             next: AtomicU64::new(u64::from(NONE)),
+            start: AtomicU32::new(0),
             end: AtomicU32::new(0),
             done: AtomicU32::new(0),
             claimed: [const { AtomicU32::new(NONE) }; MOST_WORKERS],
@@ -60,6 +66,7 @@ impl Claims {
     /// Begins a round over these blocks. Only one process may call this.
     pub fn begin(&self, blocks: Range<u32>) -> Round {
         let round = self.close();
+        self.start.store(blocks.start, SeqCst);
         self.end.store(blocks.end.min(NONE - 1), SeqCst);
         self.done.store(0, SeqCst);
         self.set(round, blocks.start);
@@ -90,7 +97,8 @@ impl Claims {
                 self.release(worker);
                 return None;
             }
-            let share = (end - first).div_ceil(of.max(1)).max(LEAST_CLAIM);
+            let all = end - self.start.load(SeqCst).min(end);
+            let share = (end - first).div_ceil(of.max(1)).max(least(all, of));
             let last = first.saturating_add(most.min(share).max(1)).min(end);
             // First this, then the claim itself: otherwise the blocks could seem to be done in between.
             self.slot(worker).store(first, SeqCst);
@@ -144,6 +152,11 @@ impl Claims {
     fn slot(&self, worker: usize) -> &AtomicU32 {
         &self.claimed[worker % MOST_WORKERS]
     }
+}
+
+/// The least number of blocks that is claimed, but for the last ones, where so many are shared by `of` processes.
+fn least(all: u32, of: u32) -> u32 {
+    (all / of.max(1) / LEAST_PART).clamp(LEAST_CLAIM, LARGEST_LEAST_CLAIM)
 }
 
 #[cfg(test)]
@@ -217,15 +230,20 @@ mod tests {
 
     #[test]
     fn claims_get_smaller_near_the_end_but_not_tiny() {
-        let claims = Claims::default();
-        let round = claims.begin(0..16_000);
-        let sizes: Vec<u32> = std::iter::from_fn(|| claims.take(round, 0, 4, 8192))
-            .map(|range| range.end - range.start)
-            .collect();
-        assert_eq!(sizes[..3], [4000, 3000, 2250]);
-        let (last, others) = sizes.split_last().unwrap();
-        assert!(others.iter().all(|size| *size >= LEAST_CLAIM) && *last <= LEAST_CLAIM);
-        assert_eq!(sizes.iter().sum::<u32>(), 16_000);
+        let sizes = |blocks: u32, of: u32| -> Vec<u32> {
+            let claims = Claims::default();
+            let round = claims.begin(10..10 + blocks);
+            let sizes: Vec<u32> = std::iter::from_fn(|| claims.take(round, 0, of, 8192))
+                .map(|range| range.end - range.start)
+                .collect();
+            let (last, others) = sizes.split_last().unwrap();
+            assert!(others.iter().all(|size| *size >= least(blocks, of)) && *last <= others[0]);
+            assert_eq!(sizes.iter().sum::<u32>(), blocks);
+            sizes
+        };
+        assert_eq!(sizes(16_000, 4)[..3], [4000, 3000, 2250]);
+        assert_eq!(sizes(200, 2), [100, 64, 36]);
+        assert_eq!(least(16_000, 1), 1024);
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Error {
             Error::NoWorkerSlot => {
                 "Increase \"max_worker_processes\", or use CALL safe_backfill with one worker."
             }
+            Error::NoRole { .. } => "Run the same backfill again, as another role.",
             Error::NoLogin { .. } => {
                 "Start it as a role that can log in, or use CALL safe_backfill."
             }

@@ -19,6 +19,7 @@ use crate::run::driver::Driver;
 const JOB_TABLE: &str = "safe_backfill_job";
 /// The table that the progress of each leaf is stored in, likewise.
 const PART_TABLE: &str = "safe_backfill_part";
+const STEP_TABLE: &str = "safe_backfill_step";
 
 /// The extension's own tables and sequence.
 #[derive(Debug, Clone)]
@@ -267,10 +268,10 @@ impl Home {
         };
         Err(Error::JobTablePublished {
             publication,
-            table: if table == self.job_table {
-                JOB_TABLE
-            } else {
-                PART_TABLE
+            table: match table {
+                table if table == self.job_table => JOB_TABLE,
+                table if table == self.part_table => PART_TABLE,
+                _ => STEP_TABLE,
             },
             qualified: name::of_relation(tx, table).ok_or(Error::ExtensionDropped)?,
         })

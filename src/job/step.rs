@@ -52,15 +52,22 @@ impl Step {
     }
 
     fn store(&self, tx: &Tx, state: &str, wait: Option<&str>) -> Result<(), Error> {
-        // Left behind by a process that was killed, perhaps.
+        // Rows of processes that were killed are removed, and one of an earlier process of the same number overwritten.
+        const CLEAN: &str = "
+            DELETE FROM @step WHERE system_identifier = $1 AND pid <> ALL (SELECT a.pid FROM pg_stat_activity a)";
         const STORE: &str = "
-            INSERT INTO @step (system_identifier, table_name, column_name, command, pid, state, waits_for)
-            VALUES ($1, $2::regclass, $3::name, $4, $5, $6, $7)
+            INSERT INTO @step (system_identifier, table_name, column_name, command, pid, state, waits_for, query_start)
+            SELECT $1, $2::regclass, $3::name, $4, $5, $6, $7,
+                   coalesce((SELECT a.query_start FROM pg_stat_activity a WHERE a.pid = $5), statement_timestamp())
             ON CONFLICT (system_identifier, table_name, column_name, pid) DO UPDATE
-            SET command = $4, state = $6, waits_for = $7,
+            SET command = $4, state = $6, waits_for = $7, query_start = excluded.query_start,
                 waits_since = CASE WHEN safe_backfill_step.state = $6 AND safe_backfill_step.command = $4
                                    THEN safe_backfill_step.waits_since ELSE clock_timestamp() END,
                 started_at = CASE WHEN $8 THEN safe_backfill_step.started_at ELSE clock_timestamp() END";
+        if !self.is_stored.get() {
+            self.home
+                .execute(tx, CLEAN, &[&server::system_identifier()])?;
+        }
         self.home
             .execute(
                 tx,

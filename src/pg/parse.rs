@@ -19,6 +19,28 @@ pub fn is_expression(_tx: &Tx, text: &str) -> bool {
     selects_one_value(&format!("SELECT {text}")) && selects_one_value(&format!("SELECT ({text}\n)"))
 }
 
+/// Whether `text` is one SELECT, or its like, that stores nothing with INTO.
+///
+/// # Errors
+/// PostgreSQL's own syntax errors.
+pub fn is_query(_tx: &Tx, text: &str) -> bool {
+    let Ok(sql) = CString::new(text) else {
+        return false;
+    };
+    // SAFETY: as in `selects_one_value`.
+    unsafe {
+        let statements = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if length(statements) != 1 {
+            return false;
+        }
+        let statement = (*first::<pg_sys::RawStmt>(statements)).stmt;
+        (*statement).type_ == pg_sys::NodeTag::T_SelectStmt
+            && (*statement.cast::<pg_sys::SelectStmt>())
+                .intoClause
+                .is_null()
+    }
+}
+
 fn selects_one_value(sql: &str) -> bool {
     let Ok(sql) = CString::new(sql) else {
         return false;

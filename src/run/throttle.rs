@@ -13,7 +13,7 @@ use crate::catalog::backlog;
 use crate::error::Error;
 use crate::messages::{self, Wait};
 use crate::pg::deadline::{self, Undone};
-use crate::pg::{standby, usage};
+use crate::pg::{parse, standby, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::supervision::Doing;
@@ -266,6 +266,11 @@ fn hold_while(driver: &Driver) -> Result<Option<Wait>, Error> {
     let holds = driver.transaction(|tx| {
         tx.set_read_only();
         let answer = deadline::within(tx, HOLD_WHILE_TIME, || {
+            if !parse::is_query(tx, &query) {
+                return Err(Error::HoldWhile {
+                    reason: "It is not one query.".into(),
+                });
+            }
             let rows = tx.execute(&query, &[]);
             match rows.first() {
                 None => Ok(false),

@@ -192,7 +192,12 @@ fn an_error_lands_in_the_job_and_in_the_server_log() -> Result<()> {
     db.execute("ALTER TABLE t DROP CONSTRAINT low")?;
     ensure!(db.value::<bool>("SELECT safe_backfill_resume(1)")?);
     wait_for_state(&db, "completed")?;
-    ensure!(db.server().log()?.contains("job 1: filled "));
+    // It is said when the job is done.
+    let began = std::time::Instant::now();
+    while !db.server().log()?.contains("job 1: filled ") {
+        ensure!(began.elapsed() < client_tests::PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     Ok(())
 }
 

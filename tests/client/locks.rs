@@ -240,6 +240,24 @@ fn a_table_that_is_locked_during_a_run_is_shown_and_the_run_heeds_its_orders() -
 }
 
 #[test]
+fn whose_row_locks_a_run_waits_for_is_shown() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 2000)?;
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    let pid: i32 = holding.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    holding.execute("SELECT FROM t WHERE id = 7 FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until(&format!(
+        "SELECT state = 'waiting' AND time_left IS NULL
+                AND waits_for LIKE 'locks on 1 row of table \"t\", held by process {pid} %' FROM safe_backfill_progress"
+    ))?;
+    holding.commit()?;
+    run.end()?.succeeded()?;
+    Ok(())
+}
+
+#[test]
 fn only_one_run_fills_a_column() -> Result<()> {
     let db = Database::new()?;
     table(&db, 3000)?;

@@ -193,6 +193,10 @@ fn jobs_are_seen_by_those_who_may_read_the_table_and_written_by_nobody() -> Resu
         Ok((row.get(0), row.get(1), row.get(2)))
     };
     assert_eq!(seen()?, (0, 0, 0));
+    db.execute(&format!("GRANT pg_monitor TO {other}"))?;
+    assert_eq!(seen()?, (1, 1, 1));
+    db.execute(&format!("REVOKE pg_monitor FROM {other}"))?;
+    assert_eq!(seen()?, (0, 0, 0));
     db.execute(&format!("GRANT SELECT ON t TO {other}"))?;
     assert_eq!(seen()?, (1, 1, 1));
     for role in [&roles.owner, other] {

@@ -90,6 +90,73 @@ fn the_view_tells_running_from_interrupted_and_completed() -> Result<()> {
 }
 
 #[test]
+fn steps_that_wait_are_shown_as_long_as_they_do() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, c int); INSERT INTO t SELECT i, i FROM generate_series(1, 100) i",
+    )?;
+    for (command, call) in [
+        ("safe_add_column", "CALL safe_add_column('t', 'd', 'int')"),
+        ("safe_set_not_null", "CALL safe_set_not_null('t', 'c')"),
+    ] {
+        let mut application = db.connect()?;
+        let mut reading = application.transaction()?;
+        reading.execute("LOCK TABLE t IN ACCESS SHARE MODE", &[])?;
+        let run = db.start_after("SET safe_backfill.lock_timeout = '50ms'", call)?;
+        db.wait_until(&format!(
+            "SELECT count(*) = 1 FROM safe_backfill_progress
+             WHERE command = '{command}' AND state = 'waiting' AND pid = {} AND waits_since < now()
+             AND job_id IS NULL AND waits_for LIKE 'a lock on table \"t\", held by process %'",
+            run.pid
+        ))?;
+        reading.commit()?;
+        run.end()?.succeeded()?;
+        assert_eq!(
+            db.value::<i64>("SELECT count(*) FROM safe_backfill_step")?,
+            0
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_step_that_has_ended_in_whatever_way_is_not_shown() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE TABLE t (id int)")?;
+    let mut application = db.connect()?;
+    let mut reading = application.transaction()?;
+    reading.execute("LOCK TABLE t IN ACCESS SHARE MODE", &[])?;
+    // Within a block of code, nothing can be stored once an error has come.
+    let mut client = db.connect()?;
+    client
+        .batch_execute("SET safe_backfill.lock_timeout = '50ms'; SET statement_timeout = '1s'")?;
+    let call = "DO $$ BEGIN CALL safe_add_column('t', 'd', 'int'); END $$";
+    failure(
+        client.batch_execute(call).expect_err("it is locked"),
+        "57014",
+    )?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM safe_backfill_step")?,
+        1
+    );
+    let shown = client.query_one("SELECT count(*) FROM safe_backfill_progress", &[])?;
+    assert_eq!(shown.get::<_, i64>(0), 0);
+    drop(client);
+    let run = db.start_after(
+        "SET safe_backfill.lock_timeout = '50ms'",
+        "CALL safe_add_column('t', 'e', 'int')",
+    )?;
+    db.wait_until("SELECT bool_and(column_name = 'e') FROM safe_backfill_step")?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM safe_backfill_step")?,
+        0
+    );
+    Ok(())
+}
+
+#[test]
 fn settings_are_listed_with_unit_and_limits_and_typos_are_errors() -> Result<()> {
     let db = Database::new()?;
     let mut client = db.connect()?;

@@ -294,10 +294,17 @@ fn a_query_of_the_users_holds_it_with_the_callers_rights() -> Result<()> {
         ),
         ("SELECT 1", "not a boolean"),
         (
-            "INSERT INTO busy VALUES (true) RETURNING yes",
+            "WITH written AS (INSERT INTO busy VALUES (true) RETURNING yes) SELECT yes FROM written",
             "read-only transaction",
         ),
-        ("SELECT true; DROP TABLE busy", "read-only transaction"),
+        (
+            "INSERT INTO busy VALUES (true) RETURNING yes",
+            "not one query",
+        ),
+        ("SELECT true; DROP TABLE busy", "not one query"),
+        ("SET search_path = nowhere", "not one query"),
+        ("CHECKPOINT", "not one query"),
+        (";", "not one query"),
     ] {
         db.execute("UPDATE t SET c = NULL WHERE id = 1")?;
         let error = db.call_after(&hold(query), CALL)?.failed_with("22023")?;
