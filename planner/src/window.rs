@@ -155,11 +155,6 @@ impl Window {
         }
     }
 
-    /// First and last block, or `None` for an empty window.
-    pub fn bounds(&self) -> Option<(u32, u32)> {
-        Some((self.pages.first()?.block, self.pages.last()?.block))
-    }
-
     /// How many blocks it has.
     pub fn blocks(&self) -> usize {
         self.pages.len()

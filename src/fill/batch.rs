@@ -86,7 +86,7 @@ pub fn fill(
     let began = Instant::now();
     let wal = usage::wal_bytes();
     yielding.committed(wal);
-    let (first_id, first_own) = (transaction::next_id(), team.transactions());
+    let ids_before = Ids::now(team);
     let mut has_written = false;
     let mut filled = Filled::default();
     let mut done = 0;
@@ -130,12 +130,31 @@ pub fn fill(
             }
         }
     }
-    let all_ids = u64::from(transaction::next_id().wrapping_sub(first_id));
-    let own_ids = team.transactions().saturating_sub(first_own);
-    let others = all_ids.saturating_sub(own_ids);
-    yielding.others_wrote(others.try_into().unwrap_or(u32::MAX), Instant::now());
+    yielding.others_wrote(ids_before.taken_by_others(team), Instant::now());
     filled.counts.wal = usage::wal_bytes().saturating_sub(wal);
     filled
+}
+
+/// How many transaction IDs were taken up to some moment, by anyone and by the processes of the run.
+struct Ids {
+    all: u32,
+    own: u64,
+}
+
+impl Ids {
+    fn now(team: &Team) -> Self {
+        Ids {
+            all: transaction::next_id(),
+            own: team.transactions(),
+        }
+    }
+
+    /// How many others have taken since.
+    fn taken_by_others(&self, team: &Team) -> u32 {
+        let all = u64::from(transaction::next_id().wrapping_sub(self.all));
+        let own = team.transactions().saturating_sub(self.own);
+        all.saturating_sub(own).try_into().unwrap_or(u32::MAX)
+    }
 }
 
 /// Leaves the disk and the processors to other sessions for a moment, if there are any.

@@ -12,7 +12,6 @@ use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::progress::Report;
 use crate::fill::request::Request;
 use crate::job::store::Job;
-use crate::pg::usage;
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::helpers::Helping;
@@ -57,7 +56,7 @@ impl Run<'_> {
             if let Some(stint) = self.membership.team().open() {
                 self.help_with(&mut report, stint)?;
             }
-            usage::sleep(IDLE_POLL);
+            gate::rest(self.driver, IDLE_POLL)?;
         }
         Ok(())
     }
