@@ -2,6 +2,7 @@
 //! has interrupted.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use pgrx::pg_sys;
 
@@ -33,6 +34,9 @@ use crate::run::membership::Membership;
 /// The C functions that workers run.
 const LAUNCHER_MAIN: &str = "safe_backfill_launcher_main";
 const DATABASE_MAIN: &str = "safe_backfill_database_main";
+
+/// How long the launcher waits for one database before it goes on to the next.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Registers the launcher, if the library is loaded with the server.
 pub fn register_launcher() {
@@ -199,7 +203,7 @@ fn value(tx: &Tx, stored: &Stored, target: &Target) -> Result<Value, Error> {
     }
 }
 
-/// Has every database looked at, one after the other.
+/// Has every database looked at, one after the other: each takes a worker slot meanwhile.
 fn launch(driver: &Driver) {
     let databases = driver.transaction(|tx| Ok::<_, Error>(databases::all(tx)));
     for database in databases.unwrap_or_default() {
@@ -208,7 +212,8 @@ fn launch(driver: &Driver) {
             ..Start::here()
         };
         match worker::start("pg_safe_backfill resumption", DATABASE_MAIN, start) {
-            Some(started) => started.wait_for_end(),
+            // One whose jobs are locked must not keep the others from theirs.
+            Some(started) => started.wait_for_end(DATABASE_PATIENCE),
             None => messages::warn_no_slot_to_look(database.to_u32()),
         }
     }

@@ -1,6 +1,7 @@
 //! Background workers: how they are started, and how they begin.
 
 use std::ffi::{CString, c_int};
+use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
@@ -71,10 +72,13 @@ impl Worker {
         self.0.terminate();
     }
 
-    /// Waits until it has ended.
-    pub fn wait_for_end(self) {
-        // It fails if the postmaster is gone, which ends this process, too.
-        let _ = self.0.wait_for_shutdown();
+    /// Waits until it has ended, though not for longer than this.
+    pub fn wait_for_end(&self, longest: Duration) {
+        const POLL: Duration = Duration::from_millis(10);
+        let began = Instant::now();
+        while !self.has_ended() && began.elapsed() < longest {
+            usage::sleep(POLL);
+        }
     }
 }
 
@@ -113,7 +117,7 @@ pub fn register(name: &str, function: &str) {
         .set_type("pg_safe_backfill")
         .set_library(LIBRARY)
         .set_function(function)
-        .set_restart_time(Some(std::time::Duration::from_secs(5)))
+        .set_restart_time(Some(Duration::from_secs(5)))
         .enable_spi_access()
         .load();
 }
