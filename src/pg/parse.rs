@@ -24,42 +24,32 @@ pub fn is_expression(_tx: &Tx, text: &str) -> bool {
 /// # Errors
 /// PostgreSQL's own syntax errors.
 pub fn is_query(_tx: &Tx, text: &str) -> bool {
-    let Ok(sql) = CString::new(text) else {
-        return false;
-    };
-    // SAFETY: as in `selects_one_value`.
-    unsafe {
-        let statements = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if length(statements) != 1 {
-            return false;
-        }
-        let statement = (*first::<pg_sys::RawStmt>(statements)).stmt;
-        (*statement).type_ == pg_sys::NodeTag::T_SelectStmt
-            && (*statement.cast::<pg_sys::SelectStmt>())
-                .intoClause
-                .is_null()
-    }
+    // SAFETY: the node lives as long as the memory context that is current.
+    one_select(text).is_some_and(|select| unsafe { (*select).intoClause.is_null() })
 }
 
 fn selects_one_value(sql: &str) -> bool {
-    let Ok(sql) = CString::new(sql) else {
-        return false;
-    };
+    // SAFETY: as in `is_query`; the items of a SELECT are ResTargets.
+    one_select(sql).is_some_and(|select| unsafe {
+        is_bare_select(&*select)
+            && length((*select).targetList) == 1
+            && is_bare_target(&*first::<pg_sys::ResTarget>((*select).targetList))
+    })
+}
+
+/// The SELECT that `sql` is, if it is that and nothing more. It lives in the memory context that is current.
+fn one_select(sql: &str) -> Option<*const pg_sys::SelectStmt> {
+    let sql = CString::new(sql).ok()?;
     // SAFETY: the string is NUL-terminated; the parser returns a list of RawStmt nodes in the current memory context,
     // and each cast follows the check of the node's tag.
     unsafe {
         let statements = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         if length(statements) != 1 {
-            return false;
+            return None;
         }
         let statement = (*first::<pg_sys::RawStmt>(statements)).stmt;
-        if (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
-            return false;
-        }
-        let select = statement.cast::<pg_sys::SelectStmt>();
-        is_bare_select(&*select)
-            && length((*select).targetList) == 1
-            && is_bare_target(&*first::<pg_sys::ResTarget>((*select).targetList))
+        let is_select = (*statement).type_ == pg_sys::NodeTag::T_SelectStmt;
+        is_select.then(|| statement.cast::<pg_sys::SelectStmt>().cast_const())
     }
 }
 
