@@ -14,7 +14,7 @@ mod wait;
 
 pub use amounts::counted;
 use amounts::{growth, seconds};
-pub use wait::{Wait, analyze, held_rows, table_lock};
+pub use wait::{CONFIRMATION, Wait, analyze, held_rows, table_lock};
 
 /// Sends a NOTICE without DETAIL and HINT.
 pub fn say(line: String) {
@@ -309,6 +309,16 @@ pub fn say_validated(table: &str, column: &str, time: Duration) {
         "validated column \"{column}\" of table \"{table}\" in {:.1} s",
         time.as_secs_f64()
     ));
+}
+
+/// Says that what is being cancelled is only the wait that follows a commit, as PostgreSQL does: the error alone could be
+/// taken for a rollback.
+pub fn warn_of_unconfirmed_commit() {
+    message::warning(
+        "canceling the wait for synchronous replication".into(),
+        "The transaction has already committed locally, but might not have been replicated to the standby.",
+        None,
+    );
 }
 
 /// Every round over a tree of tables found rows to fill; the last one filled `filled`.

@@ -197,7 +197,7 @@ impl<'a> Leaf<'a> {
                 run.job.keep_unpublished(run.driver)?;
                 self.collect();
             }
-            let attempt = run.driver.transaction(|tx| {
+            let attempt = run.driver.commit(|tx| {
                 if !lock_in_time(tx, self.oid) {
                     return Ok(OnTable::Locked);
                 }
@@ -212,6 +212,7 @@ impl<'a> Leaf<'a> {
                 Ok(done.transpose()?.map_or(OnTable::Changed, OnTable::Done))
             })?;
             self.recorder.is_committed();
+            run.driver.settle()?;
             match attempt {
                 OnTable::Done(result) => {
                     if std::mem::take(&mut self.waits_for_table) {

@@ -102,6 +102,9 @@ impl Wait {
     }
 }
 
+/// What a run waits for after a commit, where standbys are synchronous.
+pub const CONFIRMATION: &str = "synchronous standbys, which are to confirm a commit";
+
 /// What a run waits for while an ANALYZE of the table holds the xmin horizon back.
 pub fn analyze(pid: i32) -> String {
     format!("ANALYZE of the table by process {pid}")

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use crate::pg::server;
 
@@ -48,7 +48,10 @@ fn send(
     if let Some(hint) = hint {
         report = report.set_hint(hint);
     }
-    report.report(level);
+    // PostgreSQL looks for interrupts when it has sent a message. The error must find the Rust functions above this one: pgrx
+    // guards all its calls into PostgreSQL but this.
+    // SAFETY: what an error skips is one function of pgrx, which owns nothing any more by then.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| report.report(level)) };
 }
 
 /// The level at which a message without a client is to be found in the server log.

@@ -8,7 +8,7 @@ use crate::pg::failure::Failure;
 use crate::pg::settings;
 use crate::pg::snapshot;
 use crate::pg::spi::Connection;
-use crate::pg::standby::Durability;
+use crate::pg::standby::{Durability, Unconfirmed};
 use crate::pg::tx::Tx;
 
 /// What transactions are begun and committed by. Only the driver of a run has one.
@@ -21,11 +21,14 @@ pub enum Way {
 }
 
 impl Way {
-    /// Runs `work` in a transaction and commits it.
+    /// Runs `work` in a transaction and commits it on this server. Also returns what synchronous standbys are to confirm.
     ///
     /// # Errors
-    /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
-    pub fn commit<T, E>(self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+    /// Those of `work`; then nothing of the transaction is left.
+    pub fn commit<T, E>(
+        self,
+        work: impl FnOnce(&Tx) -> Result<T, E>,
+    ) -> Result<(T, Option<Unconfirmed>), E> {
         match self {
             Way::Call(_) => commit_within_call(work),
             Way::Worker => commit_within_worker(work),
@@ -55,12 +58,14 @@ impl Way {
 
 /// Runs `work` in the transaction of a CALL and commits it; the next transaction has begun when this returns.
 ///
-/// All that PostgreSQL allocated for `work` is freed. Locks are released before the wait for a synchronous standby. The
-/// session's `lock_timeout` has no effect, since the steps set their own.
+/// All that PostgreSQL allocated for `work` is freed. No synchronous standby is waited for. The session's `lock_timeout`
+/// has no effect, since the steps set their own.
 ///
 /// # Errors
-/// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
-fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+/// Those of `work`; then nothing of the transaction is left.
+fn commit_within_call<T, E>(
+    work: impl FnOnce(&Tx) -> Result<T, E>,
+) -> Result<(T, Option<Unconfirmed>), E> {
     let connection = Connection::open_nonatomic();
     read_committed();
     let tx = Tx::of_this_thread();
@@ -69,8 +74,8 @@ fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T,
         Ok(result) => {
             let durability = Durability::local_first(&tx);
             connection.commit();
-            durability.reach(|| commit_id_within_call(&connection));
-            Ok(result)
+            let unconfirmed = durability.after_commit(|| commit_id_within_call(&connection));
+            Ok((result, unconfirmed))
         }
         Err(error) => {
             // A rollback releases session locks, such as the one on the column; the run may go on.
@@ -87,7 +92,9 @@ fn commit_within_call<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T,
 ///
 /// # Errors
 /// Those of [`commit_within_call`].
-fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+fn commit_within_worker<T, E>(
+    work: impl FnOnce(&Tx) -> Result<T, E>,
+) -> Result<(T, Option<Unconfirmed>), E> {
     // SAFETY: the worker is between two transactions; an error of PostgreSQL's leaves this one to `roll_back_worker`.
     unsafe {
         // What `now()` gives, and the age of the transaction that others see.
@@ -110,8 +117,7 @@ fn commit_within_worker<T, E>(work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<
         unsafe { pg_sys::CommitTransactionCommand() };
     }
     let (result, durability) = result?;
-    durability.reach(commit_id_within_worker);
-    Ok(result)
+    Ok((result, durability.after_commit(commit_id_within_worker)))
 }
 
 /// Commits a transaction of a CALL that has an ID and does nothing.

@@ -52,13 +52,19 @@ pub fn pid() -> i32 {
     unsafe { pg_sys::MyProcPid }
 }
 
-/// Sleeps, but wakes for cancellation and termination.
+/// Sleeps, but ends with cancellation and termination.
 pub fn sleep(time: std::time::Duration) {
-    sleep_for(time, pg_sys::PG_WAIT_EXTENSION);
+    nap(time, pg_sys::PG_WAIT_EXTENSION);
+    super::interrupts::check();
 }
 
-/// [`sleep`], shown in `pg_stat_activity` as a wait for this event.
-pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
+/// Sleeps, but wakes for cancellation and termination; shown in `pg_stat_activity` as the wait of a commit for a
+/// synchronous standby.
+pub fn sleep_for_standby(time: std::time::Duration) {
+    nap(time, pg_sys::WaitEventIPC::WAIT_EVENT_SYNC_REP);
+}
+
+fn nap(time: std::time::Duration, wait_event: u32) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch of this backend, waited on in the manner of `pg_sleep`.
     unsafe {
@@ -70,5 +76,4 @@ pub fn sleep_for(time: std::time::Duration, wait_event: u32) {
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
-    super::interrupts::check();
 }

@@ -82,6 +82,12 @@ impl Worker {
     }
 }
 
+/// Whether the process of this number is connected to a database, so that it may commit yet.
+pub fn is_connected(pid: i32) -> bool {
+    // SAFETY: takes the lock that it needs; the result is compared only.
+    unsafe { !pg_sys::BackendPidGetProc(pid).is_null() }
+}
+
 /// Starts a worker that calls this C function of the library; `None` if no slot is free.
 pub fn start(name: &str, function: &str, start: Start) -> Option<Worker> {
     let extra = format!(

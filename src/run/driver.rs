@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::pg::call::Call;
 use crate::pg::failure::Failure;
+use crate::pg::standby::Unconfirmed;
 use crate::pg::transaction::{self, Way};
 use crate::pg::tx::Tx;
 use crate::pg::{server, settings, spi};
-use crate::run::supervision::{Doing, Supervision};
+use crate::run::confirmation;
+use crate::run::supervision::{Doing, Order, Supervision};
 
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,6 +23,8 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Driver {
     way: Way,
     in_transaction: Cell<bool>,
+    /// The last commit that synchronous standbys are to confirm and have not been waited for.
+    unconfirmed: Cell<Option<Unconfirmed>>,
     reported_at: Cell<Instant>,
     supervision: RefCell<Option<Rc<dyn Supervision>>>,
     ordered_at: Cell<Option<Instant>>,
@@ -50,26 +54,54 @@ impl Driver {
         Driver {
             way,
             in_transaction: Cell::new(false),
+            unconfirmed: Cell::new(None),
             reported_at: Cell::new(Instant::now()),
             supervision: RefCell::new(None),
             ordered_at: Cell::new(None),
         }
     }
 
-    /// Runs `work` in a transaction and commits it. Nothing of the transaction can outlive it.
+    /// [`Driver::commit`], and then [`Driver::settle`].
     ///
     /// # Errors
-    /// Those of `work`; then nothing of the transaction is left. PostgreSQL's 57014 when the wait for a standby is cancelled.
-    pub fn transaction<T, E>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+    /// Those of both.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Tx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let result = self.commit(work)?;
+        self.settle()?;
+        Ok(result)
+    }
+
+    /// Runs `work` in a transaction and commits it on this server. Nothing of the transaction can outlive it. Whoever calls
+    /// this calls [`Driver::settle`] as soon as what was committed is counted.
+    ///
+    /// # Errors
+    /// Those of `work`; then nothing of the transaction is left.
+    pub fn commit<T, E>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         if self.in_transaction.replace(true) {
             pgrx::error!("a transaction was begun within another one");
         }
-        let result = self.way.commit(work);
+        let committed = self.way.commit(work);
         self.in_transaction.set(false);
-        if result.is_ok() {
-            self.report_statistics();
+        let (result, unconfirmed) = committed?;
+        if unconfirmed.is_some() {
+            self.unconfirmed.set(unconfirmed);
         }
-        result
+        Ok(result)
+    }
+
+    /// Waits until synchronous standbys have what was committed, as far as the session asks.
+    ///
+    /// # Errors
+    /// Those of the run's supervision when it is cancelled; PostgreSQL's 57014 and 57P01. What was committed stays.
+    pub fn settle(&self) -> Result<(), Error> {
+        if let Some(unconfirmed) = self.unconfirmed.take() {
+            confirmation::wait(self, unconfirmed)?;
+        }
+        self.report_statistics();
+        Ok(())
     }
 
     /// Lets autovacuum and others see what was done, while the run goes on.
@@ -98,7 +130,7 @@ impl Driver {
             }
             transaction::or_roll_back(
                 || {
-                    let said = self.transaction(|tx| {
+                    let said = self.commit(|tx| {
                         settings::set_local_commit_to_local(tx);
                         last_words(tx, failure)
                     });
@@ -141,15 +173,30 @@ impl Driver {
         is_due
     }
 
-    /// Tells the supervision what the run does from now on. Call it between transactions.
+    /// The order that stands. Call it between transactions.
+    ///
+    /// # Errors
+    /// Those of the run's supervision when it is cancelled.
+    pub fn order(&self) -> Result<Order, Error> {
+        let Some(supervision) = self.supervision() else {
+            return Ok(Order::Go);
+        };
+        let order = self.commit(|tx| supervision.order(tx))?;
+        Ok(order.unwrap_or(Order::Go))
+    }
+
+    /// Tells the supervision what the run does from now on. Call it between transactions. No standby needs to confirm it.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
     pub fn note(&self, doing: Doing<'_>) -> Result<(), Error> {
-        match self.supervision() {
-            Some(supervision) => self.transaction(|tx| supervision.note(tx, doing)),
-            None => Ok(()),
-        }
+        let Some(supervision) = self.supervision() else {
+            return Ok(());
+        };
+        let unconfirmed = self.unconfirmed.get();
+        let noted = self.commit(|tx| supervision.note(tx, doing));
+        self.unconfirmed.set(unconfirmed);
+        noted
     }
 }
 

@@ -21,14 +21,14 @@ const LONGEST_NAP: Duration = Duration::from_millis(50);
 /// Those of the run's supervision when it is cancelled; PostgreSQL's 57014 and 57P01.
 pub fn pass(driver: &Driver) -> Result<(), Error> {
     heed();
-    if driver.is_order_due(ORDER_INTERVAL) && order(driver)? == Order::Pause {
+    if driver.is_order_due(ORDER_INTERVAL) && driver.order()? == Order::Pause {
         pause(driver)?;
     }
     Ok(())
 }
 
 /// What can be heeded even where no order can be asked for.
-fn heed() {
+pub(super) fn heed() {
     postmaster::require_alive();
     interrupts::check();
     settings::reload_if_asked();
@@ -50,15 +50,6 @@ pub fn rest(driver: &Driver, time: Duration) -> Result<(), Error> {
     }
 }
 
-/// The order that stands; an order to end comes as the error that ends the run.
-fn order(driver: &Driver) -> Result<Order, Error> {
-    let Some(supervision) = driver.supervision() else {
-        return Ok(Order::Go);
-    };
-    let order = driver.transaction(|tx| supervision.order(tx))?;
-    Ok(order.unwrap_or(Order::Go))
-}
-
 fn pause(driver: &Driver) -> Result<(), Error> {
     if let Some(supervision) = driver.supervision() {
         supervision.say_paused();
@@ -67,7 +58,7 @@ fn pause(driver: &Driver) -> Result<(), Error> {
     loop {
         usage::sleep(PAUSE_POLL);
         heed();
-        if order(driver)? == Order::Go {
+        if driver.order()? == Order::Go {
             break;
         }
     }

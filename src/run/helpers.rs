@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::{login, session_settings};
 use crate::error::Error;
-use crate::pg::role;
 use crate::pg::segment::Segment;
 use crate::pg::tx::Tx;
 use crate::pg::worker::{self, Start, Worker};
+use crate::pg::{role, usage};
 use crate::run::driver::Driver;
 use crate::run::membership::Membership;
 use crate::run::supervision::{Doing, Order, Supervision};
@@ -18,6 +18,8 @@ use crate::run::supervision::{Doing, Order, Supervision};
 const HELPER_MAIN: &str = "safe_backfill_helper_main";
 /// A helper ends within a batch; one whose statement takes longer than this is terminated.
 const END_PATIENCE: Duration = Duration::from_millis(500);
+/// How long it is waited for then, since what it has committed is to be counted.
+const TERMINATION_PATIENCE: Duration = Duration::from_secs(5);
 const END_POLL: Duration = Duration::from_millis(1);
 
 /// The helpers of a run; they end with it.
@@ -78,16 +80,22 @@ impl Helpers {
     /// Has them end, and waits for that. Raises no error, so that it can run on an error's way out.
     pub fn dismiss(&mut self) {
         self.membership.team().end();
-        let began = Instant::now();
-        while !self.workers.iter().all(Worker::has_ended) {
-            if began.elapsed() >= END_PATIENCE {
-                break;
-            }
-            std::thread::sleep(END_POLL);
-        }
-        for worker in self.workers.drain(..) {
-            worker.terminate();
-        }
+        wait_until(END_PATIENCE, || self.workers.iter().all(Worker::has_ended));
+        self.workers.drain(..).for_each(Worker::terminate);
+        wait_until(TERMINATION_PATIENCE, || self.others_have_ended());
+    }
+
+    fn others_have_ended(&self) -> bool {
+        let members = self.membership.team().members();
+        let mut others = members.iter().filter(|(pid, _)| *pid != usage::pid());
+        others.all(|(pid, _)| !worker::is_connected(*pid))
+    }
+}
+
+fn wait_until(patience: Duration, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() && began.elapsed() < patience {
+        std::thread::sleep(END_POLL);
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a run goes on: its transactions, and what is heeded between them.
 
+mod confirmation;
 pub mod driver;
 pub mod gate;
 pub mod helpers;

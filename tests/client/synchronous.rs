@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use client_tests::{Database, Options, PATIENCE, Run, Server, Shutdown};
+use client_tests::{Database, Options, PATIENCE, Run, Server, Shutdown, saying};
 
 /// The levels of `synchronous_commit` that wait for a standby.
 const LEVELS: [&str; 3] = ["on", "remote_write", "remote_apply"];
@@ -244,6 +244,55 @@ fn a_run_that_waits_for_a_standby_ends_within_a_batch_when_it_is_told_to() -> Re
             "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}"
         ))?;
     }
+    Ok(())
+}
+
+#[test]
+fn the_view_tells_of_the_wait_for_a_standby_and_another_session_can_end_it() -> Result<()> {
+    const WAITS: &str = "SELECT count(*) = 1 FROM safe_backfill_progress
+        WHERE state = 'waiting' AND waits_for = 'synchronous standbys, which are to confirm a commit'";
+    let db = primary("nobody")?;
+    let run = start(&db, "on", "CALL safe_add_column('t', 'd', 'int')")?;
+    db.wait_until(WAITS)?;
+    run.cancel()?;
+    let ended = run.end()?;
+    ensure!(saying(&ended.notices, "wait for synchronous replication").len() == 1);
+    ended.failed_with("57014")?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM safe_backfill_step")?,
+        0
+    );
+
+    for workers in [1, 2] {
+        let call = format!("CALL safe_backfill('t', 'c', 1, 50, workers => {workers})");
+        let run = start(&db, "on", &call)?;
+        db.wait_until(WAITS)?;
+        meanwhile(&db, &run, &["UPDATE t SET n = n + 1"])?;
+        ensure!(
+            db.value::<bool>("SELECT safe_backfill_cancel(max(job_id)) FROM safe_backfill_job")?
+        );
+        let ended = run.end()?;
+        ensure!(saying(&ended.notices, "wait for synchronous replication").len() == 1);
+        ended.failed_with("57014")?;
+        // The batch that was waited for is committed, and counted.
+        let counted: i64 = db.value("SELECT rows_filled FROM safe_backfill_part")?;
+        assert_eq!(
+            counted,
+            db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?
+        );
+        ensure!(counted > 0);
+        let states = "SELECT state, waits_for IS NULL FROM safe_backfill_progress";
+        let row = db.connect()?.query_one(states, &[])?;
+        assert_eq!(row.get::<_, String>(0), "cancelled");
+        ensure!(row.get::<_, bool>(1));
+    }
+    let run = start(&db, "on", "CALL safe_backfill('t', 'c', 1, 50)")?;
+    db.wait_until(WAITS)?;
+    ends_without_standbys(&db, run)?;
+    assert_eq!(
+        db.value::<i64>("SELECT rows_filled FROM safe_backfill_part")?,
+        300
+    );
     Ok(())
 }
 

@@ -1,0 +1,56 @@
+//! The wait for synchronous standbys, after a commit that let go of all locks.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::messages;
+use crate::pg::standby::Unconfirmed;
+use crate::pg::{interrupts, usage};
+use crate::run::driver::Driver;
+use crate::run::gate;
+use crate::run::supervision::Doing;
+
+/// A nearby standby usually answers within this time; until then it is polled in short naps.
+const SOON: Duration = Duration::from_millis(3);
+const SHORT_NAP: Duration = Duration::from_micros(50);
+const LONG_NAP: Duration = Duration::from_millis(5);
+/// Orders are asked for once in this time.
+const ORDER_INTERVAL: Duration = Duration::from_millis(100);
+/// A wait that takes longer is told.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// Waits until the commit is confirmed. Heeds what the gate heeds, but for a pause, which comes after it.
+///
+/// # Errors
+/// Those of the run's supervision when it is cancelled; PostgreSQL's 57014 and 57P01. What was committed stays, and a
+/// WARNING says so.
+pub fn wait(driver: &Driver, commit: Unconfirmed) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut asked_at = began;
+    let mut told = false;
+    while !commit.is_confirmed() {
+        if interrupts::are_pending() {
+            messages::warn_of_unconfirmed_commit();
+        }
+        gate::heed();
+        if began.elapsed() < SOON {
+            std::thread::sleep(SHORT_NAP);
+            continue;
+        }
+        usage::sleep_for_standby(LONG_NAP);
+        if asked_at.elapsed() >= ORDER_INTERVAL {
+            asked_at = Instant::now();
+            driver
+                .order()
+                .inspect_err(|_| messages::warn_of_unconfirmed_commit())?;
+        }
+        if !told && began.elapsed() >= WORTH_TELLING {
+            told = true;
+            driver.note(Doing::WaitFor(messages::CONFIRMATION))?;
+        }
+    }
+    if told {
+        driver.note(Doing::Work)?;
+    }
+    Ok(())
+}
