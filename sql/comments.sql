@@ -82,6 +82,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_part.time_left IS 'time that the res
 COMMENT ON COLUMN @extschema@.safe_backfill_part.started_at IS 'when the last CALL began with this table';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.updated_at IS 'when this row was last written';
 COMMENT ON COLUMN @extschema@.safe_backfill_part.finished_at IS 'when the job was done with this table';
+COMMENT ON INDEX @extschema@.safe_backfill_job_table_name_idx IS 'Finds the jobs on a column.';
 COMMENT ON SEQUENCE @extschema@.safe_backfill_job_id IS 'Numbers for safe_backfill_job.job_id.';
 COMMENT ON POLICY safe_backfill_job_readers ON @extschema@.safe_backfill_job IS 'A role sees the jobs of tables it may select from; pg_monitor sees all.';
 COMMENT ON POLICY safe_backfill_part_readers ON @extschema@.safe_backfill_part IS 'A role sees the parts of tables it may select from; pg_monitor sees all.';

@@ -160,7 +160,13 @@ tree AS (
            pg_catalog.sum(p.batches)::pg_catalog.int8 AS batches,
            pg_catalog.sum(p.wal_bytes)::pg_catalog.int8 AS wal_bytes,
            pg_catalog.sum(p.active_time) AS active_time,
-           pg_catalog.max(p.updated_at) AS updated_at
+           pg_catalog.max(p.updated_at) AS updated_at,
+           -- Of the leaf that is being verified.
+           pg_catalog.max(CASE WHEN p.state OPERATOR(pg_catalog.=) 'verifying'::pg_catalog.text
+                                    AND p.end_block OPERATOR(pg_catalog.>) p.blocks_done
+                               THEN p.time_left OPERATOR(pg_catalog./)
+                                    (p.end_block OPERATOR(pg_catalog.-) p.blocks_done)::pg_catalog.float8
+                          END) AS time_per_block
     FROM part p
     GROUP BY p.job_id
 ),
@@ -178,11 +184,14 @@ progress AS (
     UNION ALL
     SELECT t.job_id, t.table_name, t.table_name, t.leaf_tables, t.part_state, t.unfinished,
            t.share, t.rows_filled, t.rows_hot, t.batches, t.wal_bytes, NULL::pg_catalog.jsonb, t.active_time,
-           -- Only while all that was done is of the same kind.
+           -- The time so far is a measure only while all that was done is of the same kind.
            CASE WHEN t.part_state OPERATOR(pg_catalog.=) 'filling'::pg_catalog.text
                      AND t.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8
                 THEN t.active_time OPERATOR(pg_catalog.*)
-                     ((1::pg_catalog.float8 OPERATOR(pg_catalog.-) t.share) OPERATOR(pg_catalog./) t.share) END,
+                     ((1::pg_catalog.float8 OPERATOR(pg_catalog.-) t.share) OPERATOR(pg_catalog./) t.share)
+                WHEN t.part_state OPERATOR(pg_catalog.=) 'verifying'::pg_catalog.text
+                THEN t.time_per_block OPERATOR(pg_catalog.*)
+                     ((1::pg_catalog.float8 OPERATOR(pg_catalog.-) t.share) OPERATOR(pg_catalog.*) t.blocks) END,
            t.started_at, t.updated_at, t.finished_at
     FROM (
         SELECT j.job_id, j.table_name, coalesce(t.leaf_tables, 0::pg_catalog.int8) AS leaf_tables,
@@ -202,7 +211,7 @@ progress AS (
                coalesce(t.batches, 0::pg_catalog.int8) AS batches,
                coalesce(t.wal_bytes, 0::pg_catalog.int8) AS wal_bytes,
                coalesce(t.active_time, '0'::pg_catalog.interval) AS active_time,
-               j.started_at, coalesce(t.updated_at, j.started_at) AS updated_at, j.finished_at
+               t.time_per_block, t.blocks, j.started_at, coalesce(t.updated_at, j.started_at) AS updated_at, j.finished_at
         FROM job j
         LEFT JOIN tree t ON t.job_id OPERATOR(pg_catalog.=) j.job_id
         WHERE t.job_id IS NULL

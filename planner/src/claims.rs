@@ -29,7 +29,7 @@ pub struct Claims {
     start: AtomicU32,
     end: AtomicU32,
     done: AtomicU32,
-    /// The first block of what each process has claimed.
+    /// The first block that each process has claimed and that is not done.
     claimed: [AtomicU32; MOST_WORKERS],
     /// How many blocks' worth of that is done.
     under_way: [AtomicU32; MOST_WORKERS],
@@ -87,21 +87,26 @@ impl Claims {
         (next < self.end.load(SeqCst) && self.state().0 == round).then_some(round)
     }
 
-    /// Claims the next blocks for process number `worker` of `of`: at most `most`, and fewer near the end of the table,
-    /// to share the rest among all. `None` when all are claimed.
+    /// Claims the next blocks for process number `worker` of `of`, which may have claimed others: at most `most`, and fewer
+    /// near the end of the table, to share the rest among all. `None` when all are claimed.
     pub fn take(&self, round: Round, worker: usize, of: u32, most: u32) -> Option<Range<u32>> {
+        let was_idle = self.is_idle(worker);
         loop {
             let (now, first) = self.state();
             let end = self.end.load(SeqCst);
             if now != round || first >= end {
-                self.release(worker);
+                if was_idle {
+                    self.release(worker);
+                }
                 return None;
             }
             let all = end - self.start.load(SeqCst).min(end);
             let share = (end - first).div_ceil(of.max(1)).max(least(all, of));
             let last = first.saturating_add(most.min(share).max(1)).min(end);
             // First this, then the claim itself: otherwise the blocks could seem to be done in between.
-            self.slot(worker).store(first, SeqCst);
+            if was_idle {
+                self.slot(worker).store(first, SeqCst);
+            }
             let round = u64::from(round.0) << 32;
             let (old, new) = (round | u64::from(first), round | u64::from(last));
             if self.next.compare_exchange(old, new, SeqCst, SeqCst).is_ok() {
@@ -115,11 +120,11 @@ impl Claims {
         self.under_way[worker % MOST_WORKERS].store(blocks, SeqCst);
     }
 
-    /// Tells that the blocks which process `worker` has claimed are done.
-    pub fn done(&self, worker: usize, blocks: &Range<u32>) {
-        self.note(worker, 0);
+    /// Tells that these blocks, which process `worker` has claimed, are done. `next` is the first block of those that it
+    /// has claimed and not done.
+    pub fn done(&self, worker: usize, blocks: &Range<u32>, next: Option<u32>) {
         self.done.fetch_add(blocks.end - blocks.start, SeqCst);
-        self.release(worker);
+        self.slot(worker).store(next.unwrap_or(NONE), SeqCst);
     }
 
     /// Withdraws what process `worker` has claimed, whether or not it is done.
@@ -184,7 +189,7 @@ mod tests {
                         for block in range.clone() {
                             finished.lock().unwrap()[block as usize] = true;
                         }
-                        claims.done(worker, &range);
+                        claims.done(worker, &range, None);
                         // Read before the list: blocks are never undone.
                         let position = claims.position();
                         let finished = finished.lock().unwrap();
@@ -219,13 +224,32 @@ mod tests {
         let first = claims.take(round, 0, 2, 1000).unwrap();
         let second = claims.take(round, 1, 2, 1000).unwrap();
         assert_eq!((first.clone(), second.clone()), (100..1100, 1100..2100));
-        claims.done(1, &second);
+        claims.done(1, &second, None);
         assert_eq!(claims.position(), 100);
         assert_eq!(claims.blocks_done(), 1000);
         claims.note(0, 400);
         assert_eq!(claims.blocks_done(), 1400);
-        claims.done(0, &first);
+        claims.note(0, 0);
+        claims.done(0, &first, None);
         assert_eq!(claims.position(), 2100);
+    }
+
+    #[test]
+    fn a_process_may_have_several_claims_in_any_order() {
+        let claims = Claims::default();
+        let round = claims.begin(0..3000);
+        let take = || claims.take(round, 1, 1, 1000).unwrap();
+        let (first, second) = (take(), take());
+        claims.done(1, &second, Some(first.start));
+        assert_eq!(claims.position(), 0);
+        let third = take();
+        assert_eq!(claims.take(round, 1, 1, 1000), None);
+        claims.done(1, &first, Some(third.start));
+        assert_eq!(claims.position(), 2000);
+        assert!(!claims.is_idle(1));
+        claims.done(1, &third, None);
+        assert_eq!((claims.position(), claims.blocks_done()), (3000, 3000));
+        assert!(claims.is_idle(1));
     }
 
     #[test]

@@ -10,8 +10,6 @@ use crate::page::{Page, Taken, Taking};
 
 /// Blocks of the first window: 16 MB. Smaller ones have more commits, larger ones leave the cache between two passes.
 pub const FIRST_WINDOW: u32 = 2048;
-/// Blocks of the first window where several processes sweep the same table: 64 MB.
-pub const SHARED_WINDOW: u32 = 4 * FIRST_WINDOW;
 /// Windows double while the xmin horizon lags, up to 128 MB.
 pub const LARGEST_WINDOW: u32 = 16 * 1024;
 /// The first 1/4 of a window counts as its beginning.
@@ -323,11 +321,6 @@ impl Window {
     /// Whether this pass is at the beginning of the window still.
     pub fn is_at_beginning(&self) -> bool {
         self.cursor < self.pages.len() / BEGINNING
-    }
-
-    /// Whether no pass has ended yet.
-    pub fn is_first_pass(&self) -> bool {
-        self.pass == 0
     }
 
     /// Whether the first pass made the room that this one uses. Later passes use what this one leaves.

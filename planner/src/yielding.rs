@@ -18,6 +18,29 @@ const LONGEST_REST: Duration = Duration::from_millis(1);
 /// After a transaction of others was seen, assume for this long that there will be more.
 const COMPANY: Duration = Duration::from_secs(1);
 
+/// Processes of one run count the IDs that each of them takes a moment before it does. Where there are several, IDs are
+/// compared over up to this time, so that such moments do not matter.
+const COMPARED: Duration = Duration::from_secs(1);
+/// A process takes at most this many IDs at once: for a transaction, and a subtransaction.
+const AT_ONCE: u64 = 2;
+
+/// How many transaction IDs were taken up to some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    /// By anyone: the next ID, which wraps around.
+    pub next: u32,
+    /// By the processes of the run.
+    pub own: u64,
+}
+
+impl Ids {
+    /// How many others have taken since.
+    fn of_others_since(self, before: Ids) -> u64 {
+        let all = u64::from(self.next.wrapping_sub(before.next));
+        all.saturating_sub(self.own.saturating_sub(before.own))
+    }
+}
+
 /// What one backend knows of its own WAL, and of others that write.
 #[derive(Debug)]
 pub struct Yielding {
@@ -29,16 +52,22 @@ pub struct Yielding {
     took: Duration,
     /// Until then, assume that others commit.
     company_until: Option<Instant>,
+    /// How many IDs may seem to be taken by others, and are not.
+    doubtful: u64,
+    /// IDs are compared with these, which were taken up to then.
+    before: Option<(Ids, Instant)>,
 }
 
 impl Yielding {
-    /// For a backend that has not begun to write.
-    pub fn new(now: Instant) -> Self {
+    /// For a backend that has not begun to write, one of so many of its run.
+    pub fn new(now: Instant, of: u32) -> Self {
         Yielding {
             flushed: 0,
             at: now,
             took: Duration::ZERO,
             company_until: None,
+            doubtful: u64::from(of.saturating_sub(1)) * AT_ONCE,
+            before: None,
         }
     }
 
@@ -52,10 +81,23 @@ impl Yielding {
         self.flushed = wal;
     }
 
-    /// Tells how many transactions of others have begun to write lately.
-    pub fn others_wrote(&mut self, transactions: u32, now: Instant) {
-        if transactions > 0 {
+    /// Tells that a batch begins, when these IDs are taken.
+    pub fn batch_begins(&mut self, ids: Ids, now: Instant) {
+        let continues = self.doubtful > 0
+            && self
+                .before
+                .is_some_and(|(_, then)| now.saturating_duration_since(then) < COMPARED);
+        if !continues {
+            self.before = Some((ids, now));
+        }
+    }
+
+    /// Tells that a batch ends, when these IDs are taken.
+    pub fn batch_ends(&mut self, ids: Ids, now: Instant) {
+        let others = self.before.map(|(before, _)| ids.of_others_since(before));
+        if others.is_some_and(|others| others > self.doubtful) {
             self.company_until = Some(now + COMPANY);
+            self.before = None;
         }
     }
 
@@ -87,6 +129,16 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(1);
 
+    fn ids(next: u32, own: u64) -> Ids {
+        Ids { next, own }
+    }
+
+    /// A batch beside which somebody else has taken an ID.
+    fn company(yielding: &mut Yielding, now: Instant) {
+        yielding.batch_begins(ids(u32::MAX, 1), now);
+        yielding.batch_ends(ids(1, 2), now);
+    }
+
     /// Writes `per_step` bytes every millisecond for `steps`, flushing when due; returns the flushes and the most
     /// that was ever left unflushed.
     fn work(yielding: &mut Yielding, steps: u32, per_step: u64, took: Duration) -> (u32, u64) {
@@ -95,7 +147,7 @@ mod tests {
         for _ in 0..steps {
             now += STEP;
             wal += per_step;
-            yielding.others_wrote(1, now);
+            company(yielding, now);
             most = most.max(wal - flushed);
             if yielding.flush_is_due(wal, now) {
                 now += took;
@@ -111,14 +163,14 @@ mod tests {
         #[test]
         fn flushing_never_takes_more_than_its_share(steps in 1u32..1000, per_step in 0u64..10_000_000, micros in 0u64..20_000) {
             let took = Duration::from_micros(micros);
-            let mut yielding = Yielding::new(Instant::now());
+            let mut yielding = Yielding::new(Instant::now(), 1);
             let (flushes, _) = work(&mut yielding, steps, per_step, took);
             prop_assert!(took * flushes.saturating_sub(1) * WORK_PER_FLUSH <= STEP * steps);
         }
 
         #[test]
         fn on_a_fast_disk_little_is_ever_left(steps in 1u32..1000, per_step in 0u64..10_000_000) {
-            let mut yielding = Yielding::new(Instant::now());
+            let mut yielding = Yielding::new(Instant::now(), 1);
             let (_, most) = work(&mut yielding, steps, per_step, STEP / 4);
             prop_assert!(most < WORTH_A_FLUSH + per_step);
         }
@@ -127,12 +179,13 @@ mod tests {
     #[test]
     fn alone_nothing_is_flushed_early_and_nobody_rests() {
         let mut now = Instant::now();
-        let mut yielding = Yielding::new(now);
+        let mut yielding = Yielding::new(now, 1);
         assert!(!yielding.flush_is_due(u64::MAX, now));
-        yielding.others_wrote(0, now);
+        yielding.batch_begins(ids(7, 1), now);
+        yielding.batch_ends(ids(9, 3), now);
         assert!(!yielding.flush_is_due(u64::MAX, now));
         assert_eq!(yielding.rest(STEP, now), Duration::ZERO);
-        yielding.others_wrote(1, now);
+        company(&mut yielding, now);
         assert_eq!(yielding.rest(STEP, now), STEP / WORK_PER_REST);
         assert_eq!(yielding.rest(STEP * 1000, now), LONGEST_REST);
         assert!(yielding.flush_is_due(WORTH_A_FLUSH, now));
@@ -140,5 +193,24 @@ mod tests {
         assert!(!yielding.flush_is_due(WORTH_A_FLUSH, now));
         now += COMPANY;
         assert!(!yielding.flush_is_due(u64::MAX, now));
+    }
+
+    #[test]
+    fn processes_of_one_run_are_no_company_and_a_few_transactions_in_a_second_are() {
+        let (mut now, mut next, mut own) = (Instant::now(), 0, 0);
+        let mut yielding = Yielding::new(now, 3);
+        for batch in 0..1000 {
+            // Two others have counted what they take while this batch runs, or have taken what they count later.
+            yielding.batch_begins(ids(next, own + batch % 5), now);
+            (next, own, now) = (next + 6, own + 6, now + 20 * STEP);
+            yielding.batch_ends(ids(next + (batch % 2) as u32, own + batch % 4), now);
+            assert_eq!(yielding.rest(STEP, now), Duration::ZERO);
+        }
+        for _ in 0..5 {
+            yielding.batch_begins(ids(next, own + 4), now);
+            (next, own, now) = (next + 8, own + 6, now + 100 * STEP);
+            yielding.batch_ends(ids(next, own), now);
+        }
+        assert_eq!(yielding.rest(STEP, now), STEP / WORK_PER_REST);
     }
 }

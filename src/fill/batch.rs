@@ -7,7 +7,7 @@ use planner::pace::Pace;
 use planner::page::Page;
 use planner::team::Team;
 use planner::window::{Tid, Window};
-use planner::yielding::Yielding;
+use planner::yielding::{Ids, Yielding};
 
 use crate::fill::leaf_table::LeafContext;
 use crate::fill::statements::{Busy, Updated};
@@ -86,7 +86,7 @@ pub fn fill(
     let began = Instant::now();
     let wal = usage::wal_bytes();
     yielding.committed(wal);
-    let ids_before = Ids::now(team);
+    yielding.batch_begins(ids(team), began);
     let mut has_written = false;
     let mut filled = Filled::default();
     let mut done = 0;
@@ -106,8 +106,8 @@ pub fn fill(
         };
         // Each statement that writes takes a transaction ID, and so does the batch around them. They are counted
         // beforehand, so that no process of the run mistakes them for transactions of the application.
-        let ids = 1 + u64::from(!has_written);
-        team.begins_transactions(ids);
+        let taken = 1 + u64::from(!has_written);
+        team.begins_transactions(taken);
         match attempt_update(context, &tids, busy, limits.lock) {
             Attempt::Done(written) => {
                 let spent = statement_began.elapsed();
@@ -116,7 +116,7 @@ pub fn fill(
                 filled.slow |= tids.len() > 1 && spent > limits.slow;
                 match written.id {
                     Some(_) => has_written = true,
-                    None => team.has_not_begun_transactions(ids),
+                    None => team.has_not_begun_transactions(taken),
                 }
                 done += tids.len();
                 pace.learn(tids.len(), spent, limits.time);
@@ -130,30 +130,16 @@ pub fn fill(
             }
         }
     }
-    yielding.others_wrote(ids_before.taken_by_others(team), Instant::now());
+    yielding.batch_ends(ids(team), Instant::now());
     filled.counts.wal = usage::wal_bytes().saturating_sub(wal);
     filled
 }
 
-/// How many transaction IDs were taken up to some moment, by anyone and by the processes of the run.
-struct Ids {
-    all: u32,
-    own: u64,
-}
-
-impl Ids {
-    fn now(team: &Team) -> Self {
-        Ids {
-            all: transaction::next_id(),
-            own: team.transactions(),
-        }
-    }
-
-    /// How many others have taken since.
-    fn taken_by_others(&self, team: &Team) -> u32 {
-        let all = u64::from(transaction::next_id().wrapping_sub(self.all));
-        let own = team.transactions().saturating_sub(self.own);
-        all.saturating_sub(own).try_into().unwrap_or(u32::MAX)
+/// The transaction IDs that are taken.
+fn ids(team: &Team) -> Ids {
+    Ids {
+        next: transaction::next_id(),
+        own: team.transactions(),
     }
 }
 

@@ -25,20 +25,28 @@ const ANALYZE_PATIENCE: Duration = Duration::from_secs(10);
 const ANALYZE_POLL: Duration = Duration::from_millis(50);
 
 impl Leaf<'_> {
-    /// Waits until what the last pass over the window left dead can be pruned; `false` if that takes too long.
+    /// The transaction that the horizon has to pass before the next pass over a window.
     ///
     /// Other processes of the run hold the horizon back all the time, though never for longer than a batch takes. Beside
     /// them it is enough if the beginning of the window can be pruned: by the time that the pass comes to the rest, that can
     /// be, too. But rows that move do so at the end of a pass, and most of them in the first.
-    pub(super) fn wait_for_horizon(&mut self, in_flight: &InFlight) -> Result<bool, Halt> {
+    pub(super) fn due_at(&self, in_flight: &InFlight) -> Option<pg_sys::TransactionId> {
         let is_alone = self.run.membership.of() == 1;
-        let id = match in_flight.first_id {
+        match in_flight.first_id {
             Some(id) if !is_alone && !in_flight.window.is_second_pass() => Some(id),
             _ => in_flight.last_id,
-        };
-        let Some(id) = id else {
+        }
+    }
+
+    /// Waits until what the last pass over the window left dead can be pruned; `false` if that takes too long.
+    pub(super) fn wait_for_horizon(&mut self, in_flight: &InFlight) -> Result<bool, Halt> {
+        let Some(id) = self.due_at(in_flight) else {
             return Ok(true);
         };
+        if self.sweeping.stuck_at.is_some() {
+            return self.horizon_has_passed(id);
+        }
+        let is_alone = self.run.membership.of() == 1;
         let began = Instant::now();
         while !self.horizon_has_passed(id)? {
             if began.elapsed() >= HORIZON_PATIENCE {

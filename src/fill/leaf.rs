@@ -159,7 +159,7 @@ impl<'a> Leaf<'a> {
             table,
             recorder,
             pace: Pace::default(),
-            yielding: Yielding::new(Instant::now()),
+            yielding: Yielding::new(Instant::now(), run.membership.of()),
             sweeping: Sweeping::new(run.membership.of()),
             look: Look::default(),
             held: vec![],

@@ -41,7 +41,7 @@ impl Leaf<'_> {
     /// Does what the phase asks for, a window at most, and goes on to the phase that follows from it.
     fn advance(&mut self) -> Result<(), Error> {
         let result = match self.machine.phase() {
-            Phase::Filling => self.sweep_window(),
+            Phase::Filling => self.sweep(),
             Phase::Verifying => self.look_at_window(true),
             Phase::Counting => self.look_at_window(false),
             Phase::Waiting => self.ask_held(),

@@ -1,22 +1,34 @@
 //! What a leaf table's run remembers from window to window: of its sweep, and of its look.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use pgrx::pg_sys;
 use planner::pace::Pace;
 use planner::phase::Seen;
 use planner::recycling::Recycling;
-use planner::window::{FIRST_WINDOW, SHARED_WINDOW, Tid};
+use planner::window::{FIRST_WINDOW, Tid};
 
 use crate::fill::batch::Filled;
+use crate::fill::passes::InFlight;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
+
+/// How many windows a process has in flight beside other processes of its run.
+///
+/// Their batches hold the horizon back, each for as long as it takes. While a process passes over one window, the horizon
+/// moves on for the others.
+const WINDOWS_BESIDE_OTHERS: usize = 4;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
     pub(super) window_size: u32,
+    /// The windows that are being swept, in the order in which their next passes are due.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// How many there may be.
+    pub(super) most_in_flight: usize,
     /// The horizon was behind this transaction when the run last gave up waiting for it.
     pub(super) stuck_at: Option<pg_sys::TransactionId>,
     pub(super) recycling: Recycling,
@@ -28,11 +40,13 @@ pub struct Sweeping {
 }
 
 impl Sweeping {
-    /// A sweep by one of `of` processes. Several need longer windows, since each holds back the horizon of the others.
+    /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
         Sweeping {
             began_at: 0,
-            window_size: if of > 1 { SHARED_WINDOW } else { FIRST_WINDOW },
+            window_size: FIRST_WINDOW,
+            in_flight: VecDeque::new(),
+            most_in_flight: if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 },
             stuck_at: None,
             recycling: Recycling::default(),
             refusing: false,

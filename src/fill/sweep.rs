@@ -1,4 +1,4 @@
-//! The first phase: the blocks of a leaf table are swept, window by window.
+//! The first phase: the blocks of a leaf table are swept, in windows.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use planner::window::{Sweep, Window};
 
 use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
+use crate::fill::passes::InFlight;
 use crate::job::part::Position;
 use crate::pg::{settings as server_settings, usage};
 use crate::run::throttle::Work;
@@ -23,32 +24,67 @@ const OTHERS_POLL: Duration = Duration::from_millis(2);
 const RECORDING_TIME: Duration = Duration::from_millis(100);
 
 impl Leaf<'_> {
-    /// Sweeps the next window. Rows that others hold are found again when the table is verified.
-    pub(super) fn sweep_window(&mut self) -> Result<Event, Halt> {
-        let Some(blocks) = self.claim()? else {
+    /// Passes over the window that is due. Rows that others hold are found again when the table is verified.
+    pub(super) fn sweep(&mut self) -> Result<Event, Halt> {
+        let Some(window) = self.next_window()? else {
             self.end_window()?;
             self.wait_for_others()?;
             self.store_window()?;
             return Ok(Event::Swept);
         };
-        self.sweep_blocks(&blocks)?;
-        self.note_position();
-        self.end_window()?;
-        self.sweeping.last_window = Some(blocks.0);
+        self.pass(window)?;
         Ok(Event::WindowEnded)
     }
 
     /// Sweeps blocks beside the process that leads, as long as there are any.
     pub(super) fn sweep_claims(&mut self) -> Result<(), Halt> {
-        while let Some(blocks) = self.claim()? {
-            self.sweep_blocks(&blocks)?;
-            self.end_window()?;
-            self.sweeping.last_window = Some(blocks.0);
+        while let Some(window) = self.next_window()? {
+            self.pass(window)?;
         }
         self.end_window()
     }
 
-    /// The blocks of the next window, and how to sweep them; `None` when all have been claimed.
+    /// The window to pass over next; `None` when all are swept.
+    ///
+    /// One whose dead row versions can be pruned, or else one that is new, or else the one to wait for.
+    fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
+        if let Some(window) = self.take_ready()? {
+            return Ok(Some(window));
+        }
+        if self.sweeping.in_flight.len() < self.sweeping.most_in_flight
+            && let Some((blocks, sweep)) = self.claim()?
+        {
+            return Ok(Some(InFlight::new(blocks, sweep)));
+        }
+        let Some(mut window) = self.sweeping.in_flight.pop_front() else {
+            return Ok(None);
+        };
+        if !self.wait_for_horizon(&window)? {
+            window.window.give_up_recycling();
+        }
+        Ok(Some(window))
+    }
+
+    fn take_ready(&mut self) -> Result<Option<InFlight>, Halt> {
+        let Some(id) = self
+            .sweeping
+            .in_flight
+            .front()
+            .map(|window| self.due_at(window))
+        else {
+            return Ok(None);
+        };
+        let is_ready = match id {
+            Some(id) => self.horizon_has_passed(id)?,
+            None => true,
+        };
+        Ok(match is_ready {
+            true => self.sweeping.in_flight.pop_front(),
+            false => None,
+        })
+    }
+
+    /// The blocks of a new window, and how to sweep them; `None` when all have been claimed.
     fn claim(&mut self) -> Result<Option<(Range<u32>, Sweep)>, Halt> {
         self.patience.renew();
         let membership = &self.run.membership;
@@ -69,7 +105,12 @@ impl Leaf<'_> {
     pub(super) fn note_position(&mut self) {
         let claims = &self.run.membership.team().claims;
         let position = self.recorder.position();
+        // Another process may be about to count a window as done that it has under way still.
         let blocks_done = self.sweeping.began_at + claims.blocks_done();
+        let blocks_done = blocks_done.clamp(
+            position.blocks_done,
+            position.end_block.max(position.blocks_done),
+        );
         let time_left = self.report.blocks_done(blocks_done);
         let next_block = claims.position().max(position.next_block);
         let position = Position {
@@ -150,7 +191,7 @@ impl Leaf<'_> {
     }
 
     /// Records the free space of the window before the last, and stores that the last is done.
-    fn end_window(&mut self) -> Result<(), Halt> {
+    pub(super) fn end_window(&mut self) -> Result<(), Halt> {
         if let Some(mut blocks) = self.sweeping.last_window.take() {
             while !blocks.is_empty() {
                 blocks = self.on_table(|leaf, _, table| {

@@ -125,6 +125,10 @@ impl<'a> Recorder<'a> {
         if !self.job.is_free(tx)? {
             return Ok(());
         }
+        if !tx.has_written() {
+            // Helpers must not take it for a transaction of the application.
+            self.membership.team().begins_transactions(1);
+        }
         // Only the first time for each leaf can this wait, for a short time, for rows of the job tables that others
         // have locked.
         let id = match tx.attempt(|| self.job.begin_part(tx, self.leaf)) {

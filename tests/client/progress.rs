@@ -120,6 +120,28 @@ fn steps_that_wait_are_shown_as_long_as_they_do() -> Result<()> {
 }
 
 #[test]
+fn a_step_that_validates_is_shown_as_long_as_it_does() -> Result<()> {
+    let db = Database::new()?;
+    // Many pages, and few rows to be inserted.
+    db.execute(
+        "CREATE UNLOGGED TABLE t (c int, filler text) WITH (fillfactor = 10);
+         INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 800000) i",
+    )?;
+    let run = db.start("CALL safe_set_not_null('t', 'c')")?;
+    db.wait_until(&format!(
+        "SELECT count(*) = 1 FROM safe_backfill_progress
+         WHERE command = 'safe_set_not_null' AND state = 'validating' AND pid = {} AND waits_for IS NULL",
+        run.pid
+    ))?;
+    run.end()?.succeeded()?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM safe_backfill_progress")?,
+        0
+    );
+    Ok(())
+}
+
+#[test]
 fn a_step_that_has_ended_in_whatever_way_is_not_shown() -> Result<()> {
     let db = Database::new()?;
     db.execute("CREATE TABLE t (id int)")?;

@@ -8,7 +8,7 @@ AND classid <> 'pg_type'::regclass
 ORDER BY 1;
 -- Columns without a comment.
 SELECT a.attrelid::regclass, a.attname FROM pg_attribute a
-WHERE a.attrelid IN ('safe_backfill_job'::regclass, 'safe_backfill_part'::regclass, 'safe_backfill_step'::regclass) AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL;
+WHERE a.attrelid IN ('safe_backfill_job'::regclass, 'safe_backfill_part'::regclass, 'safe_backfill_step'::regclass, 'safe_backfill_progress'::regclass) AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL;
 -- Everybody may look, nobody may write.
 SELECT c.relname, coalesce(c.relacl::text, '') NOT LIKE '%=_w%' AS not_writable, has_any_column_privilege('pg_monitor', c.oid, 'SELECT') AS readable
 FROM pg_class c WHERE c.relname LIKE 'safe\_backfill\_%' AND c.relkind IN ('r', 'v') ORDER BY c.relname;
