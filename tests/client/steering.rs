@@ -247,19 +247,19 @@ fn only_those_who_may_can_steer_a_job() -> Result<()> {
         ensure!(done, "{role} could not {function}");
     }
     cancelled(run.end()?)?;
-    // One that is over is removed by nobody else, and others leave it alone when they clear away their own.
-    let forgets = |role: &str, what: &str| -> Result<postgres::Row> {
-        Ok(db
-            .connect_as(role)?
-            .query_one(&format!("SELECT safe_backfill_forget({what})"), &[])?)
+    db.start_as(starter, "", CALL)?.end()?.succeeded()?;
+    let forgets = |role: &str, what: &str| -> Result<i64> {
+        let mut client = db.connect_as(role)?;
+        let row = client.query_one(&format!("SELECT safe_backfill_forget({what})"), &[])?;
+        Ok(row.get(0))
     };
     let error = forgets(reader, &id.to_string())
         .err()
-        .context("not theirs")?;
+        .context("it is not theirs")?;
     failure(error.downcast()?, "42501")?;
-    assert_eq!(forgets(reader, "'0'::interval")?.get::<_, i64>(0), 0);
+    assert_eq!(forgets(reader, "'0'::interval")?, 0);
     assert_eq!(job(&db)?, id);
-    assert_eq!(forgets(owner, "'0'::interval")?.get::<_, i64>(0), 1);
+    assert_eq!(forgets(owner, "'0'::interval")?, 1);
     assert_eq!(
         db.value::<i64>("SELECT count(*) FROM safe_backfill_job")?,
         0
