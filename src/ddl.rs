@@ -11,7 +11,7 @@ use planner::backoff;
 
 use crate::catalog::holders;
 use crate::error::Error;
-use crate::messages;
+use crate::messages::{self, Wait};
 use crate::pg::lock::TableLock;
 use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
@@ -88,7 +88,7 @@ pub fn run<T>(
         }
         let pause = backoff::pause(retries, chance());
         retries += 1;
-        let wait = messages::table_lock(locks.table_name, holders.as_deref());
+        let wait = Wait::table_lock(locks.table_name, holders.as_deref()).to_string();
         driver.note(Doing::WaitFor(&wait))?;
         messages::say_retry(locks.table_name, retries, limit, pause, holders);
         gate::rest(driver, pause)?;

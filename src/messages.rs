@@ -14,7 +14,7 @@ mod wait;
 
 pub use amounts::counted;
 use amounts::{growth, seconds};
-pub use wait::{CONFIRMATION, Wait, analyze, held_rows, table_lock};
+pub use wait::{Reason, Wait};
 
 /// Sends a NOTICE without DETAIL and HINT.
 pub fn say(line: String) {
@@ -165,11 +165,19 @@ pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
 
 /// A run waits.
 pub fn say_waiting(wait: &Wait) {
-    message::notice(
-        format!("the backfill waits for {wait}"),
-        Some("No row and no table is locked meanwhile."),
-        Some(&format!("See \"safe_backfill.{}\".", wait.setting)),
-    );
+    let hint = match wait.reason {
+        Reason::Setting(setting) => Some(format!("See \"safe_backfill.{setting}\".")),
+        Reason::RowLocks => Some("See \"safe_backfill.row_lock_timeout\".".into()),
+        _ => None,
+    };
+    let message = match wait.reason {
+        Reason::Confirmation => format!("waiting for {wait}"),
+        _ => format!("the backfill waits for {wait}"),
+    };
+    // It asks for those locks from time to time.
+    let asks = matches!(wait.reason, Reason::RowLocks | Reason::TableLock);
+    let detail = (!asks).then_some("No row and no table is locked meanwhile.");
+    message::notice(message, detail, hint.as_deref());
 }
 
 /// A run should wait, but `archive_lag_action` has it only warn.

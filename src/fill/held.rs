@@ -6,10 +6,9 @@ use crate::catalog::holders;
 use crate::error::Error;
 use crate::fill::batch;
 use crate::fill::leaf::{Halt, Leaf};
-use crate::messages;
+use crate::messages::{Reason, Wait};
 use crate::pg::tx::Attempt;
 use crate::run::gate;
-use crate::run::supervision::Doing;
 use crate::run::throttle::Work;
 use crate::settings;
 
@@ -20,7 +19,6 @@ impl Leaf<'_> {
     /// Waits for rows that others hold, each in a transaction that holds nothing else.
     pub(super) fn ask_held(&mut self) -> Result<Event, Halt> {
         let rows = std::mem::take(&mut self.held);
-        let waited = std::mem::take(&mut self.look.waits);
         let patience = self.patience;
         let mut last_message = None;
         for tid in rows {
@@ -50,8 +48,10 @@ impl Leaf<'_> {
                 }
             }
         }
-        if last_message.is_none() && waited {
-            self.run.driver.note(Doing::Work)?;
+        if last_message.is_none() {
+            self.run
+                .driver
+                .has_waited(|reason| reason == Reason::RowLocks)?;
         }
         if let Some(message) = last_message {
             // Rows that could be filled meanwhile are no reason to wait longer for the others.
@@ -71,8 +71,6 @@ impl Leaf<'_> {
         let (driver, oid) = (self.run.driver, self.oid);
         let holders = driver.transaction(|tx| Ok::<_, Error>(holders::of_rows(tx, oid)))?;
         let (table, rows) = (&self.table.name.name, self.held.len());
-        let wait = messages::held_rows(table, rows, holders.as_deref());
-        self.look.waits = true;
-        Ok(driver.note(Doing::WaitFor(&wait))?)
+        Ok(driver.waits_for(&Wait::row_locks(table, rows, holders.as_deref()))?)
     }
 }

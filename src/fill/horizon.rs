@@ -9,10 +9,9 @@ use crate::catalog::{backlog, holders};
 use crate::error::Error;
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::passes::InFlight;
-use crate::messages;
+use crate::messages::{Reason, Wait};
 use crate::pg::{horizon, usage};
 use crate::run::gate;
-use crate::run::supervision::Doing;
 
 /// How long one pass waits for the xmin horizon before it goes on without.
 const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
@@ -70,7 +69,7 @@ impl Leaf<'_> {
     fn wait_for_analyze(&mut self, id: pg_sys::TransactionId) -> Result<bool, Halt> {
         let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
         let began = Instant::now();
-        let mut waits = false;
+        let mut told = false;
         let mut has_passed = false;
         while !has_passed && began.elapsed() < ANALYZE_PATIENCE {
             let analyzing =
@@ -78,15 +77,13 @@ impl Leaf<'_> {
             let Some(pid) = analyzing else {
                 break;
             };
-            if !std::mem::replace(&mut waits, true) {
-                driver.note(Doing::WaitFor(&messages::analyze(pid)))?;
+            if !std::mem::replace(&mut told, true) {
+                driver.waits_for(&Wait::analyze(pid))?;
             }
             gate::rest(driver, ANALYZE_POLL)?;
             has_passed = self.horizon_has_passed(id)?;
         }
-        if waits {
-            driver.note(Doing::Work)?;
-        }
+        driver.has_waited(|reason| reason == Reason::Analyze)?;
         Ok(has_passed || self.horizon_has_passed(id)?)
     }
 

@@ -20,13 +20,12 @@ use crate::fill::progress::Report;
 use crate::fill::state::{Look, Sweeping};
 use crate::job::part::{Activity, Counts, Position};
 use crate::job::recorder::Recorder;
-use crate::messages;
+use crate::messages::{self, Reason, Wait};
 use crate::pg::heap::Table;
 use crate::pg::lock::{ColumnLock, TableLock};
 use crate::pg::settings as server_settings;
 use crate::pg::tx::{Attempt, Tx};
 use crate::run::gate;
-use crate::run::supervision::Doing;
 use crate::run::throttle::Work;
 use crate::settings;
 
@@ -47,8 +46,6 @@ pub struct Leaf<'a> {
     pub(super) machine: Machine,
     /// The round in which its blocks are claimed while they are swept.
     pub(super) round: Option<Round>,
-    /// Others see that the run waits for a lock on the table.
-    waits_for_table: bool,
     /// Prevents another run on this leaf alone. The column of the table that was named has its own lock.
     _lock: Option<ColumnLock>,
 }
@@ -166,7 +163,6 @@ impl<'a> Leaf<'a> {
             patience: Patience::default(),
             machine: Machine::new(Phase::Filling),
             round: None,
-            waits_for_table: false,
             _lock: None,
         }
     }
@@ -215,9 +211,8 @@ impl<'a> Leaf<'a> {
             run.driver.settle()?;
             match attempt {
                 OnTable::Done(result) => {
-                    if std::mem::take(&mut self.waits_for_table) {
-                        run.driver.note(Doing::Work)?;
-                    }
+                    run.driver
+                        .has_waited(|reason| reason == Reason::TableLock)?;
                     return Ok(result);
                 }
                 OnTable::Changed => self.prepare_again()?,
@@ -231,9 +226,7 @@ impl<'a> Leaf<'a> {
         let (driver, oid) = (self.run.driver, self.oid);
         let holders =
             driver.transaction(|tx| Ok::<_, Error>(holders::of_tables(tx, &[oid], true)))?;
-        let wait = messages::table_lock(&self.table.name.name, holders.as_deref());
-        self.waits_for_table = true;
-        driver.note(Doing::WaitFor(&wait))
+        driver.waits_for(&Wait::table_lock(&self.table.name.name, holders.as_deref()))
     }
 
     /// Counts what other processes have done, and committed, as what this one does.

@@ -62,8 +62,6 @@ pub struct Look {
     pub(super) pace: Pace,
     pub(super) extensions: u32,
     pub(super) forgot_held: bool,
-    /// Others see that the run waits for rows.
-    pub(super) waits: bool,
     pub(super) ring: Ring,
 }
 
@@ -86,7 +84,6 @@ impl Look {
             pace: Pace::default(),
             extensions: 0,
             forgot_held: false,
-            waits: false,
             ring: Ring::for_reading(),
         }
     }

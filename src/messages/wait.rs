@@ -6,12 +6,27 @@ use std::time::Duration;
 use crate::messages::amounts::{counted, seconds};
 use crate::pg::usage;
 
-/// What a run waits for, and which setting has it do so.
+/// Why a run waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// This setting has it do so; without the extension's prefix.
+    Setting(&'static str),
+    /// Others have rows locked.
+    RowLocks,
+    /// Others have the table locked.
+    TableLock,
+    /// An ANALYZE of the table holds the xmin horizon back.
+    Analyze,
+    /// Synchronous standbys are to confirm a commit.
+    Confirmation,
+}
+
+/// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     what: String,
-    /// The setting, without the extension's prefix.
-    pub setting: &'static str,
+    /// Why.
+    pub reason: Reason,
 }
 
 impl fmt::Display for Wait {
@@ -22,12 +37,13 @@ impl fmt::Display for Wait {
 
 impl Wait {
     fn of(setting: &'static str, what: String) -> Self {
-        Wait { what, setting }
+        let reason = Reason::Setting(setting);
+        Wait { what, reason }
     }
 
-    /// The time between two batches.
-    pub fn between_batches(time: Duration) -> Self {
-        Self::of("pause", format!("the next batch, for {}", seconds(time)))
+    /// The time between two batches, as this setting wants it.
+    pub fn between_batches(setting: &'static str, time: Duration) -> Self {
+        Self::of(setting, format!("the next batch, for {}", seconds(time)))
     }
 
     /// A standby is behind by `bytes`, and for `age`.
@@ -100,25 +116,39 @@ impl Wait {
             "the query of \"safe_backfill.hold_while\"".into(),
         )
     }
-}
 
-/// What a run waits for after a commit, where standbys are synchronous.
-pub const CONFIRMATION: &str = "synchronous standbys, which are to confirm a commit";
+    /// An ANALYZE of the table, by this process.
+    pub fn analyze(pid: i32) -> Self {
+        Wait {
+            what: format!("ANALYZE of the table by process {pid}"),
+            reason: Reason::Analyze,
+        }
+    }
 
-/// What a run waits for while an ANALYZE of the table holds the xmin horizon back.
-pub fn analyze(pid: i32) -> String {
-    format!("ANALYZE of the table by process {pid}")
-}
+    /// Others have so many rows locked.
+    pub fn row_locks(table: &str, rows: usize, holders: Option<&str>) -> Self {
+        let rows = counted(rows as u64, "row");
+        Wait {
+            what: format!("locks on {rows} of table \"{table}\"{}", held_by(holders)),
+            reason: Reason::RowLocks,
+        }
+    }
 
-/// What a run waits for while others have so many rows locked.
-pub fn held_rows(table: &str, rows: usize, holders: Option<&str>) -> String {
-    let rows = counted(rows as u64, "row");
-    format!("locks on {rows} of table \"{table}\"{}", held_by(holders))
-}
+    /// Others have a table locked.
+    pub fn table_lock(table: &str, holders: Option<&str>) -> Self {
+        Wait {
+            what: format!("a lock on table \"{table}\"{}", held_by(holders)),
+            reason: Reason::TableLock,
+        }
+    }
 
-/// What a statement waits for while others have a table locked.
-pub fn table_lock(table: &str, holders: Option<&str>) -> String {
-    format!("a lock on table \"{table}\"{}", held_by(holders))
+    /// A commit is to be confirmed.
+    pub fn confirmation() -> Self {
+        Wait {
+            what: "synchronous standbys, which are to confirm a commit".into(),
+            reason: Reason::Confirmation,
+        }
+    }
 }
 
 fn held_by(holders: Option<&str>) -> String {

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::messages;
+use crate::messages::{self, Reason, Wait};
 use crate::pg::standby::Unconfirmed;
 use crate::pg::{interrupts, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;
-use crate::run::supervision::Doing;
 
 /// A nearby standby usually answers within this time; until then it is polled in short naps.
 const SOON: Duration = Duration::from_millis(3);
@@ -46,11 +45,8 @@ pub fn wait(driver: &Driver, commit: Unconfirmed) -> Result<(), Error> {
         }
         if !told && began.elapsed() >= WORTH_TELLING {
             told = true;
-            driver.note(Doing::WaitFor(messages::CONFIRMATION))?;
+            driver.waits_for(&Wait::confirmation())?;
         }
     }
-    if told {
-        driver.note(Doing::Work)?;
-    }
-    Ok(())
+    driver.has_waited(|reason| reason == Reason::Confirmation)
 }

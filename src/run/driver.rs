@@ -1,10 +1,12 @@
 //! The one way to commit.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::messages::{self, Reason, Wait};
 use crate::pg::call::Call;
 use crate::pg::failure::Failure;
 use crate::pg::standby::Unconfirmed;
@@ -26,6 +28,8 @@ pub struct Driver {
     /// The last commit that synchronous standbys are to confirm and have not been waited for.
     unconfirmed: Cell<Option<Unconfirmed>>,
     reported_at: Cell<Instant>,
+    waits: Cell<Option<Reason>>,
+    told: RefCell<HashSet<Reason>>,
     supervision: RefCell<Option<Rc<dyn Supervision>>>,
     ordered_at: Cell<Option<Instant>>,
 }
@@ -56,6 +60,8 @@ impl Driver {
             in_transaction: Cell::new(false),
             unconfirmed: Cell::new(None),
             reported_at: Cell::new(Instant::now()),
+            waits: Cell::new(None),
+            told: RefCell::default(),
             supervision: RefCell::new(None),
             ordered_at: Cell::new(None),
         }
@@ -197,6 +203,30 @@ impl Driver {
         let noted = self.commit(|tx| supervision.note(tx, doing));
         self.unconfirmed.set(unconfirmed);
         noted
+    }
+
+    /// Lets others see what the run waits for. The first wait for each reason is a NOTICE. Call it between transactions.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn waits_for(&self, wait: &Wait) -> Result<(), Error> {
+        self.waits.set(Some(wait.reason));
+        if self.told.borrow_mut().insert(wait.reason) {
+            messages::say_waiting(wait);
+        }
+        self.note(Doing::WaitFor(&wait.to_string()))
+    }
+
+    /// Lets others see that the run works again, if they saw that it waits for such a reason.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn has_waited(&self, is_over: impl FnOnce(Reason) -> bool) -> Result<(), Error> {
+        if !self.waits.get().is_some_and(is_over) {
+            return Ok(());
+        }
+        self.waits.set(None);
+        self.note(Doing::Work)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing is held while it waits: no transaction, no snapshot, no lock but the one that keeps a second run off the column.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -11,12 +11,11 @@ use planner::standby::{Standby, WalClock};
 
 use crate::catalog::backlog;
 use crate::error::Error;
-use crate::messages::{self, Wait};
+use crate::messages::{self, Reason, Wait};
 use crate::pg::deadline::{self, Undone};
 use crate::pg::{parse, standby, usage};
 use crate::run::driver::Driver;
 use crate::run::gate;
-use crate::run::supervision::Doing;
 use crate::settings::{self, ArchiveLagAction};
 
 /// How often the catalogs are asked, and `hold_while`.
@@ -55,7 +54,7 @@ pub struct Throttle {
     asked_at: Option<Instant>,
     wal_hold: Option<Wait>,
     wal_asked_at: Option<Instant>,
-    told: HashSet<&'static str>,
+    has_warned: bool,
 }
 
 impl Throttle {
@@ -73,7 +72,7 @@ impl Throttle {
             asked_at: None,
             wal_hold: None,
             wal_asked_at: None,
-            told: HashSet::new(),
+            has_warned: false,
         }
     }
 
@@ -94,25 +93,16 @@ impl Throttle {
         }
         let mut waits: Option<Wait> = None;
         while let Some(wait) = self.reason(driver, table, work)? {
-            if waits.as_ref().map(|wait| wait.setting) != Some(wait.setting) {
-                self.tell(driver, &wait)?;
+            if waits.as_ref().map(|wait| wait.reason) != Some(wait.reason) {
+                driver.waits_for(&wait)?;
                 waits = Some(wait);
             }
             gate::rest(driver, POLL)?;
         }
-        if waits.is_some() {
-            driver.note(Doing::Work)?;
-        }
+        driver.has_waited(|reason| matches!(reason, Reason::Setting(_)))?;
         self.batch_began = Instant::now();
         self.wal_then = usage::wal_bytes();
         Ok(waits.is_some())
-    }
-
-    fn tell(&mut self, driver: &Driver, wait: &Wait) -> Result<(), Error> {
-        if self.told.insert(wait.setting) {
-            messages::say_waiting(wait);
-        }
-        driver.note(Doing::WaitFor(&wait.to_string()))
     }
 
     /// The time between two batches, as `pause` and `max_wal_rate` want it; they may change meanwhile.
@@ -135,14 +125,15 @@ impl Throttle {
         while !left().is_zero() {
             if !told && left() >= WORTH_TELLING {
                 told = true;
-                driver.note(Doing::WaitFor(&Wait::between_batches(left()).to_string()))?;
+                let setting = match settings::pause().is_zero() {
+                    true => "max_wal_rate",
+                    false => "pause",
+                };
+                driver.waits_for(&Wait::between_batches(setting, left()))?;
             }
             gate::rest(driver, left().min(POLL))?;
         }
-        if told {
-            driver.note(Doing::Work)?;
-        }
-        Ok(())
+        driver.has_waited(|reason| matches!(reason, Reason::Setting(_)))
     }
 
     /// What the batch has to wait for now.
@@ -241,7 +232,7 @@ impl Throttle {
             return Ok(behind.or(large));
         }
         if let Some(behind) = behind
-            && self.told.insert(behind.setting)
+            && !std::mem::replace(&mut self.has_warned, true)
         {
             messages::warn_of_backlog(&behind);
         }
