@@ -432,6 +432,38 @@ fn settings_change_a_run_within_two_batches() -> Result<()> {
 }
 
 #[test]
+fn the_first_wait_of_each_kind_is_told() -> Result<()> {
+    let db = Database::new()?;
+    table(&db, 400)?;
+    let (mut one, mut another) = (db.connect()?, db.connect()?);
+    let mut holds_row = one.transaction()?;
+    holds_row.execute("SELECT FROM t WHERE id = 400 FOR UPDATE", &[])?;
+    let run = db.start_after(
+        "SET safe_backfill.pause = '1100ms'",
+        "CALL safe_backfill('t', 'c', 1, 100)",
+    )?;
+    run.wait_for_rows("t", 1)?;
+    let mut holds_table = another.transaction()?;
+    holds_table.execute("LOCK TABLE t IN SHARE MODE", &[])?;
+    wait_until_it_waits_for(&db, "a lock on table \"t\", held by process %")?;
+    holds_table.commit()?;
+    wait_until_it_waits_for(&db, "locks on 1 row of table \"t\", held by process %")?;
+    holds_row.commit()?;
+    let notices = run.end()?.succeeded()?;
+    for (wait, setting) in [
+        ("the next batch, for 1.", Some("pause")),
+        ("a lock on table \"t\"", None),
+        ("locks on 1 row of table \"t\"", Some("row_lock_timeout")),
+    ] {
+        let told = saying(&notices, &format!("the backfill waits for {wait}"));
+        assert_eq!(told.len(), 1, "{wait}: {notices:#?}");
+        let hint = setting.map(|setting| format!("See \"safe_backfill.{setting}\"."));
+        assert_eq!(told[0].hint, hint);
+    }
+    Ok(())
+}
+
+#[test]
 fn wal_is_written_no_faster_than_allowed() -> Result<()> {
     let db = Database::new()?;
     table(&db, 100_000)?;
