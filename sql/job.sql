@@ -231,6 +231,7 @@ SELECT p.job_id,
             WHEN j.elsewhere THEN p.part_state
             WHEN NOT j.alive AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
             WHEN NOT j.alive AND j.background AND j.pid IS NULL
+                 AND j.finished_at IS NULL
                  AND j.started_at OPERATOR(pg_catalog.>)
                      (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)
             THEN 'starting'::pg_catalog.text

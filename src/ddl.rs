@@ -66,6 +66,7 @@ pub fn run<T>(
     locks: &Locks<'_>,
     mut statement: impl FnMut(&Tx) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let began = Instant::now();
     let mut retries = 0;
     loop {
         gate::pass(driver)?;
@@ -89,7 +90,7 @@ pub fn run<T>(
         let pause = backoff::pause(retries, chance());
         retries += 1;
         let wait = Wait::table_lock(locks.table_name, holders.as_deref()).to_string();
-        driver.note(Doing::WaitFor(&wait))?;
+        driver.note(Doing::WaitFor(&wait, began.elapsed()))?;
         messages::say_retry(locks.table_name, retries, limit, pause, holders);
         gate::rest(driver, pause)?;
         driver.note(Doing::TryAgain)?;

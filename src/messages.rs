@@ -165,6 +165,10 @@ pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
 
 /// A run waits.
 pub fn say_waiting(wait: &Wait) {
+    // Of that, `say_waiting_for_run` has told.
+    if wait.reason == Reason::Run {
+        return;
+    }
     let hint = match wait.reason {
         Reason::Setting(setting) => Some(format!("See \"safe_backfill.{setting}\".")),
         Reason::RowLocks => Some("See \"safe_backfill.row_lock_timeout\".".into()),

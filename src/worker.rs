@@ -64,6 +64,7 @@ pub extern "C-unwind" fn safe_backfill_job_main(argument: pg_sys::Datum) {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn safe_backfill_helper_main(argument: pg_sys::Datum) {
     let Some(start) = begin(argument) else { return };
+    message::are_about_job(start.job);
     let driver = Driver::of_worker();
     let attach = |tx: &Tx| Ok::<_, Error>(Segment::attach(tx, start.segment));
     // Where it is gone, the run has ended before this worker began.

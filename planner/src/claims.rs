@@ -122,7 +122,11 @@ impl Claims {
 
     /// Tells that these blocks, which process `worker` has claimed, are done. `next` is the first block of those that it
     /// has claimed and not done.
-    pub fn done(&self, worker: usize, blocks: &Range<u32>, next: Option<u32>) {
+    /// Without effect in a later round than they were claimed in.
+    pub fn done(&self, round: Round, worker: usize, blocks: &Range<u32>, next: Option<u32>) {
+        if self.state().0 != round {
+            return;
+        }
         self.done.fetch_add(blocks.end - blocks.start, SeqCst);
         self.slot(worker).store(next.unwrap_or(NONE), SeqCst);
     }
@@ -189,7 +193,7 @@ mod tests {
                         for block in range.clone() {
                             finished.lock().unwrap()[block as usize] = true;
                         }
-                        claims.done(worker, &range, None);
+                        claims.done(round, worker, &range, None);
                         // Read before the list: blocks are never undone.
                         let position = claims.position();
                         let finished = finished.lock().unwrap();
@@ -224,13 +228,13 @@ mod tests {
         let first = claims.take(round, 0, 2, 1000).unwrap();
         let second = claims.take(round, 1, 2, 1000).unwrap();
         assert_eq!((first.clone(), second.clone()), (100..1100, 1100..2100));
-        claims.done(1, &second, None);
+        claims.done(round, 1, &second, None);
         assert_eq!(claims.position(), 100);
         assert_eq!(claims.blocks_done(), 1000);
         claims.note(0, 400);
         assert_eq!(claims.blocks_done(), 1400);
         claims.note(0, 0);
-        claims.done(0, &first, None);
+        claims.done(round, 0, &first, None);
         assert_eq!(claims.position(), 2100);
     }
 
@@ -240,14 +244,14 @@ mod tests {
         let round = claims.begin(0..3000);
         let take = || claims.take(round, 1, 1, 1000).unwrap();
         let (first, second) = (take(), take());
-        claims.done(1, &second, Some(first.start));
+        claims.done(round, 1, &second, Some(first.start));
         assert_eq!(claims.position(), 0);
         let third = take();
         assert_eq!(claims.take(round, 1, 1, 1000), None);
-        claims.done(1, &first, Some(third.start));
+        claims.done(round, 1, &first, Some(third.start));
         assert_eq!(claims.position(), 2000);
         assert!(!claims.is_idle(1));
-        claims.done(1, &third, None);
+        claims.done(round, 1, &third, None);
         assert_eq!((claims.position(), claims.blocks_done()), (3000, 3000));
         assert!(claims.is_idle(1));
     }

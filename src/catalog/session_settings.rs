@@ -12,7 +12,7 @@ const SETTINGS: &str = "
     WHERE source OPERATOR(pg_catalog.=) ANY ('{client,session}'::pg_catalog.text[])
     AND context OPERATOR(pg_catalog.=) ANY ('{user,superuser}'::pg_catalog.text[])
     AND name OPERATOR(pg_catalog.!~)
-        '^(log_|transaction_|default_transaction_|debug_)|_timeout$'::pg_catalog.text
+        '^(log_|transaction_|default_transaction_|debug_)|^(?!safe_backfill\\.).*_timeout$'::pg_catalog.text
     AND name OPERATOR(pg_catalog.<>) ALL ('{application_name,client_encoding,client_min_messages,is_superuser,role,
                                            seed,session_authorization}'::pg_catalog.text[])
     AND ($1 OR name OPERATOR(pg_catalog.!~) '^safe_backfill\\.'::pg_catalog.text)";

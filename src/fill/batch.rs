@@ -123,6 +123,9 @@ pub fn fill(
                 yield_to_others(context.tx, yielding, spent);
             }
             Attempt::Locked(message) => {
+                if !context.tx.has_written() {
+                    team.has_not_begun_transactions(taken);
+                }
                 window.undone(&tids);
                 pace.stumbled();
                 filled.locked = Some(message);

@@ -1,6 +1,6 @@
 //! One leaf table while it is filled: how it is reached, whatever phase it is in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use planner::claims::Round;
@@ -46,6 +46,8 @@ pub struct Leaf<'a> {
     pub(super) machine: Machine,
     /// The round in which its blocks are claimed while they are swept.
     pub(super) round: Option<Round>,
+    /// For how long the run was paused up to now.
+    paused: Duration,
     /// Prevents another run on this leaf alone. The column of the table that was named has its own lock.
     _lock: Option<ColumnLock>,
 }
@@ -163,6 +165,7 @@ impl<'a> Leaf<'a> {
             patience: Patience::default(),
             machine: Machine::new(Phase::Filling),
             round: None,
+            paused: run.driver.time_paused(),
             _lock: None,
         }
     }
@@ -189,6 +192,7 @@ impl<'a> Leaf<'a> {
         let mut work = Some(work);
         loop {
             gate::pass(run.driver)?;
+            self.heed_pauses();
             if run.membership.leads() {
                 run.job.keep_unpublished(run.driver)?;
                 self.collect();
@@ -208,6 +212,9 @@ impl<'a> Leaf<'a> {
                 Ok(done.transpose()?.map_or(OnTable::Changed, OnTable::Done))
             })?;
             self.recorder.is_committed();
+            if run.driver.took_id() {
+                run.membership.team().begins_transactions(1);
+            }
             run.driver.settle()?;
             match attempt {
                 OnTable::Done(result) => {
@@ -218,6 +225,17 @@ impl<'a> Leaf<'a> {
                 OnTable::Changed => self.prepare_again()?,
                 OnTable::Locked => self.note_table_lock()?,
             }
+        }
+    }
+
+    /// The time for which the run was paused counts neither as work nor as patience.
+    fn heed_pauses(&mut self) {
+        let all = self.run.driver.time_paused();
+        let time = all.saturating_sub(std::mem::replace(&mut self.paused, all));
+        if !time.is_zero() {
+            self.recorder.has_paused(time);
+            self.report.has_paused(time);
+            self.patience.renew();
         }
     }
 

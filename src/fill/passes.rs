@@ -77,7 +77,9 @@ impl Leaf<'_> {
         let in_flight = self.sweeping.in_flight.iter();
         let next = in_flight.map(|window| window.blocks.start).min();
         let claims = &membership.team().claims;
-        claims.done(membership.worker(), &blocks, next);
+        if let Some(round) = self.round {
+            claims.done(round, membership.worker(), &blocks, next);
+        }
         if membership.leads() {
             self.note_position();
         }

@@ -21,6 +21,7 @@ pub struct Report {
     leaf: Track,
     /// When work on it began.
     leaf_since: Instant,
+    paused: Duration,
     /// What is done with it.
     activity: Activity,
     holder_is_named: bool,
@@ -40,6 +41,7 @@ impl Report {
             filling: Track::new(blocks as f64, 0.0),
             leaf: Track::new(0.0, 0.0),
             leaf_since: now,
+            paused: Duration::ZERO,
             activity: Activity::Filling,
             holder_is_named: false,
             is_silent: false,
@@ -64,6 +66,12 @@ impl Report {
         if self.activity == Activity::Filling {
             self.filling.done_before(before);
         }
+    }
+
+    /// Tells that the run was paused for so long, which says nothing of its speed.
+    pub fn has_paused(&mut self, time: Duration) {
+        self.leaf_since += time;
+        self.paused += time;
     }
 
     /// Counts one batch, and says how things stand if it is time to.
@@ -109,7 +117,7 @@ impl Report {
     fn line(&self) -> String {
         match self.activity {
             Activity::Filling => {
-                let (share, elapsed) = (self.filling.share(), self.began.elapsed());
+                let (share, elapsed) = (self.filling.share(), self.began.elapsed() - self.paused);
                 let left = self.filling.time_left(elapsed);
                 let rate = self.total.rows as f64 / elapsed.as_secs_f64().max(1e-9);
                 messages::filling(&self.table, share, self.total.rows, rate, left)

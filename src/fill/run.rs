@@ -16,7 +16,7 @@ use crate::fill::progress::Report;
 use crate::fill::request::Request;
 use crate::fill::target::Target;
 use crate::job::store::Job;
-use crate::messages::{self, Sizes};
+use crate::messages::{self, Reason, Sizes, Wait};
 use crate::run::driver::Driver;
 use crate::run::gate;
 use crate::run::helpers::{Helpers, Leading};
@@ -159,6 +159,7 @@ impl Run<'_> {
         // The rest is mostly reading.
         if let Some(helpers) = helpers {
             helpers.borrow_mut().dismiss();
+            self.throttle.borrow_mut().is_alone();
         }
         let mut rounds = 0;
         let leftovers = loop {
@@ -201,9 +202,13 @@ impl Run<'_> {
         let mut said = false;
         while let Some(leaf) = busy.pop_front() {
             match self.fill_leaf(report, leaf, goal)? {
-                Visit::Done(leftover) => leftovers.extend(leftover),
+                Visit::Done(leftover) => {
+                    self.driver.has_waited(|reason| reason == Reason::Run)?;
+                    leftovers.extend(leftover);
+                }
                 Visit::Busy(error) => {
                     busy.push_back(leaf);
+                    self.driver.waits_for(&Wait::run(&error.to_string()))?;
                     if !said {
                         said = true;
                         messages::say_waiting_for_run(

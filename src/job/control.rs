@@ -1,5 +1,7 @@
 //! The orders that other sessions give a running job, and what it reports to them.
 
+use std::time::Duration;
+
 use pgrx::pg_sys;
 
 use crate::error::Error;
@@ -43,33 +45,36 @@ impl Supervision for Job {
         })
     }
 
-    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error> {
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<bool, Error> {
         // Does not wait for sessions that have the row locked, for instance to pause the job.
         const NOTE: &str = "
-            UPDATE @job SET waits_for = $3, waits_since = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END
+            UPDATE @job
+            SET waits_for = $3, waits_since = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() - make_interval(secs => $5) END
             WHERE ctid = (SELECT ctid FROM @job
                           WHERE system_identifier = $1 AND job_id = $2 AND pid = $4
-                          AND waits_for IS DISTINCT FROM $3
                           FOR NO KEY UPDATE SKIP LOCKED)";
-        let wait = match doing {
-            Doing::WaitFor(wait) => Some(wait),
-            Doing::TryAgain => return Ok(()),
-            Doing::Work | Doing::Validate | Doing::Validated => None,
+        let (wait, age) = match doing {
+            Doing::WaitFor(wait, age) => (Some(wait), age),
+            Doing::TryAgain => return Ok(true),
+            Doing::Work | Doing::Validate | Doing::Validated => (None, Duration::ZERO),
         };
         if !self.is_free(tx)? {
-            return Ok(());
+            return Ok(false);
         }
         let noted = tx.attempt(|| {
             let id = self.begin(tx)?;
-            let cluster = server::system_identifier();
-            self.home
-                .execute(tx, NOTE, &[&cluster, &id, &wait, &usage::pid()])
-                .map(|_| id)
+            let (cluster, age) = (server::system_identifier(), age.as_secs_f64());
+            let noted =
+                self.home
+                    .execute(tx, NOTE, &[&cluster, &id, &wait, &usage::pid(), &age])?;
+            Ok::<_, Error>((id, noted.processed() > 0))
         });
-        if let Attempt::Done(id) = noted {
-            self.has_begun(id?);
-        }
-        Ok(())
+        let Attempt::Done(noted) = noted else {
+            return Ok(false);
+        };
+        let (id, is_stored) = noted?;
+        self.has_begun(id);
+        Ok(is_stored)
     }
 
     fn say_paused(&self) {
@@ -108,10 +113,11 @@ impl Job {
 /// # Errors
 /// [`Error::ExtensionDropped`].
 pub fn fail(tx: &Tx, home: &Home, id: i64, failure: &Failure) -> Result<(), Error> {
-    // Meanwhile another run may have taken up the job.
+    // Meanwhile another run may have taken up the job. This process still has the column locked for a moment; without its
+    // number, whoever resumes the job until then starts a worker that waits for it.
     const FAIL: &str = "
         UPDATE @job
-        SET error = $4::jsonb, waits_for = NULL, waits_since = NULL, finished_at = clock_timestamp(),
+        SET error = $4::jsonb, pid = NULL, waits_for = NULL, waits_since = NULL, finished_at = clock_timestamp(),
             state = CASE WHEN state = 'running' AND $5 THEN 'failed' ELSE state END
         WHERE system_identifier = $1 AND job_id = $2 AND pid = $3";
     let (cluster, failed) = (server::system_identifier(), !failure.is_intervention());

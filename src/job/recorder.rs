@@ -4,6 +4,7 @@
 //! every batch: each write leaves a dead row version, which cannot be removed while an old snapshot is held. A batch
 //! never waits for the job tables, since it has rows locked. What could not be stored is kept for the next time.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -34,6 +35,8 @@ pub struct Recorder<'a> {
     begins: bool,
     /// The activity or the file differs from what is stored.
     changed: bool,
+    /// How the leaf came out is stored.
+    finished: Cell<bool>,
     stored_at: Instant,
 }
 
@@ -57,6 +60,7 @@ impl<'a> Recorder<'a> {
             time_left: None,
             begins: true,
             changed: true,
+            finished: Cell::new(false),
             stored_at: Instant::now(),
         }
     }
@@ -77,6 +81,11 @@ impl<'a> Recorder<'a> {
     pub fn advance(&mut self, position: Position, time_left: Option<Duration>) {
         self.position = position;
         self.time_left = time_left;
+    }
+
+    /// Tells that the run was paused for so long, which does not count as time spent on the table.
+    pub fn has_paused(&mut self, time: Duration) {
+        self.stored_at += time;
     }
 
     /// Records that the table now has `end_block` blocks, all of which are to be done.
@@ -153,6 +162,8 @@ impl<'a> Recorder<'a> {
             let id = self.job.begin_part(tx, self.leaf)?;
             self.job.store(tx, id, self.leaf, &entry)?;
             self.job.finish_part(tx, id, self.leaf, end)?;
+            // A cancellation may end the wait for a standby that follows the commit.
+            self.finished.set(true);
             Ok(id)
         })?;
         self.job.has_begun(id);
@@ -185,7 +196,7 @@ impl Drop for Recorder<'_> {
     fn drop(&mut self) {
         let helps = !self.membership.leads();
         let is_alone = self.membership.of() == 1;
-        if !helps && (self.committed != Counts::default() || !is_alone) {
+        if !helps && !self.finished.get() && (self.committed != Counts::default() || !is_alone) {
             self.counts = self.committed;
             self.job.leave_unstored(self.leaf, self.entry());
         }

@@ -102,28 +102,34 @@ impl Supervision for Step {
         Ok(None)
     }
 
-    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error> {
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<bool, Error> {
         match doing {
             Doing::Validate => self.validates.set(true),
             Doing::Validated => self.validates.set(false),
             // It may take long to validate, once the locks are there.
-            Doing::TryAgain if !self.validates.get() => return Ok(()),
-            Doing::Work | Doing::TryAgain | Doing::WaitFor(_) => {}
+            Doing::TryAgain if !self.validates.get() => return Ok(true),
+            Doing::Work | Doing::TryAgain | Doing::WaitFor(..) => {}
         }
         let (state, wait) = match doing {
-            Doing::WaitFor(wait) => ("waiting", Some(wait)),
+            Doing::WaitFor(wait, _) => ("waiting", Some(wait)),
             _ if self.validates.get() => ("validating", None),
             _ => ("running", None),
         };
-        // What would be published, or cannot be locked at once, is not told.
-        if !self.home.try_lock(tx)? || self.home.is_published(tx) {
-            return Ok(());
+        if !self.home.try_lock(tx)? {
+            return Ok(false);
         }
-        if let Attempt::Done(stored) = tx.attempt(|| self.store(tx, state, wait)) {
-            stored?;
-            self.is_stored.set(true);
+        // What would be published is not told.
+        if self.home.is_published(tx) {
+            return Ok(true);
         }
-        Ok(())
+        match tx.attempt(|| self.store(tx, state, wait)) {
+            Attempt::Done(stored) => {
+                stored?;
+                self.is_stored.set(true);
+                Ok(true)
+            }
+            Attempt::Locked(_) => Ok(false),
+        }
     }
 
     fn say_paused(&self) {}

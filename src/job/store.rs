@@ -151,6 +151,10 @@ impl Job {
                 state = CASE WHEN $6 THEN state ELSE 'running' END,
                 background = $6, error = NULL, waits_for = NULL, waits_since = NULL, finished_at = NULL
             WHERE system_identifier = $1 AND job_id = $2";
+        // Those of an earlier run.
+        const FORGET_PROCESSES: &str = "
+            UPDATE @part SET processes = NULL
+            WHERE system_identifier = $1 AND job_id = $2 AND processes IS NOT NULL";
         if let (Some(id), true) = (self.id.get(), self.begun.get()) {
             return Ok(id);
         }
@@ -172,6 +176,7 @@ impl Job {
                         &workers,
                     ],
                 )?;
+                self.home.execute(tx, FORGET_PROCESSES, &[&cluster, &id])?;
                 id
             }
             None => self.insert(tx)?,
@@ -291,6 +296,7 @@ impl Job {
     /// # Errors
     /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`].
     pub fn drop_part(&self, driver: &Driver, leaf: pg_sys::Oid) -> Result<(), Error> {
+        self.take_unstored(leaf);
         match self.id.get() {
             Some(id) => self.patiently(driver, |tx| self.finish_part(tx, id, leaf, End::Dropped)),
             None => Ok(()),

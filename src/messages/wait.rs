@@ -15,6 +15,8 @@ pub enum Reason {
     RowLocks,
     /// Others have the table locked.
     TableLock,
+    /// Another run works on a partition.
+    Run,
     /// An ANALYZE of the table holds the xmin horizon back.
     Analyze,
     /// Synchronous standbys are to confirm a commit.
@@ -115,6 +117,14 @@ impl Wait {
             "hold_while",
             "the query of \"safe_backfill.hold_while\"".into(),
         )
+    }
+
+    /// Another run, as this error tells.
+    pub fn run(error: &str) -> Self {
+        Wait {
+            what: format!("another run to end: {error}"),
+            reason: Reason::Run,
+        }
     }
 
     /// An ANALYZE of the table, by this process.

@@ -22,6 +22,8 @@ pub struct Durability {
 pub struct Unconfirmed {
     level: u32,
     end: pg_sys::XLogRecPtr,
+    /// Another transaction ID was taken so that standbys report at once.
+    pub took_id: bool,
 }
 
 impl Durability {
@@ -58,7 +60,11 @@ impl Durability {
             // SAFETY: flushes what was written.
             unsafe { pg_sys::XLogFlush(end) };
         }
-        Some(Unconfirmed { level, end })
+        Some(Unconfirmed {
+            level,
+            end,
+            took_id: replays,
+        })
     }
 }
 

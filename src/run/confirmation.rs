@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_millis(3);
 const SHORT_NAP: Duration = Duration::from_micros(50);
 const LONG_NAP: Duration = Duration::from_millis(5);
 /// Orders are asked for once in this time.
-const ORDER_INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// A wait that takes longer is told.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
@@ -32,21 +32,26 @@ pub fn wait(driver: &Driver, commit: Unconfirmed) -> Result<(), Error> {
             messages::warn_of_unconfirmed_commit();
         }
         gate::heed();
-        if began.elapsed() < SOON {
-            std::thread::sleep(SHORT_NAP);
-            continue;
-        }
-        usage::sleep_for_standby(LONG_NAP);
-        if asked_at.elapsed() >= ORDER_INTERVAL {
+        if asked_at.elapsed() >= INTERVAL {
             asked_at = Instant::now();
-            driver
-                .order()
+            attend(driver, &mut told, began)
                 .inspect_err(|_| messages::warn_of_unconfirmed_commit())?;
         }
-        if !told && began.elapsed() >= WORTH_TELLING {
-            told = true;
-            driver.waits_for(&Wait::confirmation())?;
+        match began.elapsed() < SOON {
+            true => std::thread::sleep(SHORT_NAP),
+            false => usage::sleep_for_standby(LONG_NAP),
         }
     }
     driver.has_waited(|reason| reason == Reason::Confirmation)
+}
+
+/// Takes orders, and lets others see the wait once it has lasted for some time.
+fn attend(driver: &Driver, told: &mut bool, began: Instant) -> Result<(), Error> {
+    driver.note_again()?;
+    driver.order()?;
+    if !*told && began.elapsed() >= WORTH_TELLING {
+        *told = true;
+        driver.waits_for(&Wait::confirmation())?;
+    }
+    Ok(())
 }

@@ -28,8 +28,13 @@ pub struct Driver {
     /// The last commit that synchronous standbys are to confirm and have not been waited for.
     unconfirmed: Cell<Option<Unconfirmed>>,
     reported_at: Cell<Instant>,
-    waits: Cell<Option<Reason>>,
+    /// What the run waits for, and since when.
+    waits: RefCell<Option<(Wait, Instant)>>,
+    /// The reasons that the user was told of.
     told: RefCell<HashSet<Reason>>,
+    /// What the run does could not be told.
+    is_unnoted: Cell<bool>,
+    paused: Cell<Duration>,
     supervision: RefCell<Option<Rc<dyn Supervision>>>,
     ordered_at: Cell<Option<Instant>>,
 }
@@ -60,8 +65,10 @@ impl Driver {
             in_transaction: Cell::new(false),
             unconfirmed: Cell::new(None),
             reported_at: Cell::new(Instant::now()),
-            waits: Cell::new(None),
+            waits: RefCell::default(),
             told: RefCell::default(),
+            is_unnoted: Cell::new(false),
+            paused: Cell::default(),
             supervision: RefCell::new(None),
             ordered_at: Cell::new(None),
         }
@@ -80,8 +87,8 @@ impl Driver {
         Ok(result)
     }
 
-    /// Runs `work` in a transaction and commits it on this server. Nothing of the transaction can outlive it. Whoever calls
-    /// this calls [`Driver::settle`] as soon as what was committed is counted.
+    /// Runs `work` in a transaction and commits it on this server. Nothing of the transaction can outlive it. Whoever
+    /// commits anything that others rely on calls [`Driver::settle`] as soon as it is counted.
     ///
     /// # Errors
     /// Those of `work`; then nothing of the transaction is left.
@@ -96,6 +103,13 @@ impl Driver {
             self.unconfirmed.set(unconfirmed);
         }
         Ok(result)
+    }
+
+    /// Whether the last commit took another transaction ID, to be confirmed.
+    pub fn took_id(&self) -> bool {
+        self.unconfirmed
+            .get()
+            .is_some_and(|unconfirmed| unconfirmed.took_id)
     }
 
     /// Waits until synchronous standbys have what was committed, as far as the session asks.
@@ -179,16 +193,15 @@ impl Driver {
         is_due
     }
 
-    /// The order that stands. Call it between transactions.
+    /// The order that stands; `None` if nobody can be asked now. Call it between transactions.
     ///
     /// # Errors
     /// Those of the run's supervision when it is cancelled.
-    pub fn order(&self) -> Result<Order, Error> {
-        let Some(supervision) = self.supervision() else {
-            return Ok(Order::Go);
-        };
-        let order = self.commit(|tx| supervision.order(tx))?;
-        Ok(order.unwrap_or(Order::Go))
+    pub fn order(&self) -> Result<Option<Order>, Error> {
+        match self.supervision() {
+            Some(supervision) => self.commit(|tx| supervision.order(tx)),
+            None => Ok(Some(Order::Go)),
+        }
     }
 
     /// Tells the supervision what the run does from now on. Call it between transactions. No standby needs to confirm it.
@@ -202,7 +215,27 @@ impl Driver {
         let unconfirmed = self.unconfirmed.get();
         let noted = self.commit(|tx| supervision.note(tx, doing));
         self.unconfirmed.set(unconfirmed);
-        noted
+        self.is_unnoted.set(!noted?);
+        Ok(())
+    }
+
+    /// Tells again what the run does, if that could not be told. Call it between transactions.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`].
+    pub fn note_again(&self) -> Result<(), Error> {
+        match self.is_unnoted.get() {
+            true => self.note_waiting(),
+            false => Ok(()),
+        }
+    }
+
+    fn note_waiting(&self) -> Result<(), Error> {
+        let waits = self.waits.borrow().clone();
+        match waits {
+            Some((wait, since)) => self.note(Doing::WaitFor(&wait.to_string(), since.elapsed())),
+            None => self.note(Doing::Work),
+        }
     }
 
     /// Lets others see what the run waits for. The first wait for each reason is a NOTICE. Call it between transactions.
@@ -210,11 +243,14 @@ impl Driver {
     /// # Errors
     /// [`Error::ExtensionDropped`].
     pub fn waits_for(&self, wait: &Wait) -> Result<(), Error> {
-        self.waits.set(Some(wait.reason));
-        if self.told.borrow_mut().insert(wait.reason) {
+        let before = self.waits.take();
+        let same = before.filter(|(before, _)| before.reason == wait.reason);
+        let since = same.map_or_else(Instant::now, |(_, since)| since);
+        self.waits.replace(Some((wait.clone(), since)));
+        if self.told.borrow_mut().insert(wait.reason) && self.tells() {
             messages::say_waiting(wait);
         }
-        self.note(Doing::WaitFor(&wait.to_string()))
+        self.note_waiting()
     }
 
     /// Lets others see that the run works again, if they saw that it waits for such a reason.
@@ -222,11 +258,36 @@ impl Driver {
     /// # Errors
     /// [`Error::ExtensionDropped`].
     pub fn has_waited(&self, is_over: impl FnOnce(Reason) -> bool) -> Result<(), Error> {
-        if !self.waits.get().is_some_and(is_over) {
+        let reason = self.waits.borrow().as_ref().map(|(wait, _)| wait.reason);
+        if !reason.is_some_and(is_over) {
             return Ok(());
         }
-        self.waits.set(None);
+        self.waits.take();
         self.note(Doing::Work)
+    }
+
+    /// Whether the user is told what the run waits for.
+    pub fn tells(&self) -> bool {
+        self.supervision()
+            .is_none_or(|supervision| supervision.tells())
+    }
+
+    /// Lets others see that the run is paused while `wait` lasts, and then again what it does otherwise.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionDropped`], and those of `wait`.
+    pub fn pause(&self, wait: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let began = Instant::now();
+        self.note(Doing::WaitFor("safe_backfill_resume", Duration::ZERO))?;
+        let waited = wait();
+        self.paused.set(self.paused.get() + began.elapsed());
+        waited?;
+        self.note_waiting()
+    }
+
+    /// For how long the run was paused.
+    pub fn time_paused(&self) -> Duration {
+        self.paused.get()
     }
 }
 

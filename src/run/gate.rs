@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::pg::{interrupts, postmaster, settings, usage};
 use crate::run::driver::Driver;
-use crate::run::supervision::{Doing, Order};
+use crate::run::supervision::Order;
 
 /// Orders are asked for once in this time. A batch takes longer, as a rule.
 const ORDER_INTERVAL: Duration = Duration::from_millis(10);
@@ -21,10 +21,14 @@ const LONGEST_NAP: Duration = Duration::from_millis(50);
 /// Those of the run's supervision when it is cancelled; PostgreSQL's 57014 and 57P01.
 pub fn pass(driver: &Driver) -> Result<(), Error> {
     heed();
-    if driver.is_order_due(ORDER_INTERVAL) && driver.order()? == Order::Pause {
-        pause(driver)?;
+    if !driver.is_order_due(ORDER_INTERVAL) {
+        return Ok(());
     }
-    Ok(())
+    driver.note_again()?;
+    match driver.order()? {
+        Some(Order::Pause) => pause(driver),
+        Some(Order::Go) | None => Ok(()),
+    }
 }
 
 /// What can be heeded even where no order can be asked for.
@@ -50,17 +54,18 @@ pub fn rest(driver: &Driver, time: Duration) -> Result<(), Error> {
     }
 }
 
+/// Waits for the order to go on. While nobody can be asked, the last order stands.
 fn pause(driver: &Driver) -> Result<(), Error> {
     if let Some(supervision) = driver.supervision() {
         supervision.say_paused();
     }
-    driver.note(Doing::WaitFor("safe_backfill_resume"))?;
-    loop {
-        usage::sleep(PAUSE_POLL);
-        heed();
-        if driver.order()? == Order::Go {
-            break;
+    driver.pause(|| {
+        loop {
+            usage::sleep(PAUSE_POLL);
+            heed();
+            if driver.order()? == Some(Order::Go) {
+                return Ok(());
+            }
         }
-    }
-    driver.note(Doing::Work)
+    })
 }

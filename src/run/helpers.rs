@@ -121,7 +121,7 @@ impl Supervision for Leading {
         }
     }
 
-    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error> {
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<bool, Error> {
         self.job.note(tx, doing)
     }
 
@@ -150,8 +150,13 @@ impl Supervision for Helping {
         }
     }
 
-    fn note(&self, _tx: &Tx, _doing: Doing<'_>) -> Result<(), Error> {
-        Ok(())
+    fn note(&self, _tx: &Tx, _doing: Doing<'_>) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    /// The leader waits for the same.
+    fn tells(&self) -> bool {
+        false
     }
 
     fn say_paused(&self) {}

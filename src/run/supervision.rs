@@ -1,5 +1,7 @@
 //! Who controls a run from outside, and learns what it waits for.
 
+use std::time::Duration;
+
 use crate::error::Error;
 use crate::pg::tx::Tx;
 
@@ -17,8 +19,8 @@ pub enum Order {
 pub enum Doing<'a> {
     /// It works.
     Work,
-    /// It waits for this.
-    WaitFor(&'a str),
+    /// It waits for this, and has done so for some time.
+    WaitFor(&'a str, Duration),
     /// It tries again to get what it waits for.
     TryAgain,
     /// As soon as it has the locks, it has PostgreSQL validate a constraint, of which nothing is told meanwhile.
@@ -35,11 +37,16 @@ pub trait Supervision {
     /// The error that ends the run, if it is to end; [`Error::ExtensionDropped`].
     fn order(&self, tx: &Tx) -> Result<Option<Order>, Error>;
 
-    /// Tells what the run does from now on.
+    /// Tells what the run does from now on. Returns `false` if that cannot be told now.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
-    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<(), Error>;
+    fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<bool, Error>;
+
+    /// Whether the user is told what the run waits for.
+    fn tells(&self) -> bool {
+        true
+    }
 
     /// Tells the user that the run is paused.
     fn say_paused(&self);

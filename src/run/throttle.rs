@@ -76,6 +76,11 @@ impl Throttle {
         }
     }
 
+    /// Tells that the other processes of the run have ended.
+    pub fn is_alone(&mut self) {
+        self.of = 1;
+    }
+
     /// Waits until the next batch on `table` may begin, and passes the gate. Returns whether it has waited for others. Call
     /// it between transactions.
     ///
@@ -125,7 +130,9 @@ impl Throttle {
         while !left().is_zero() {
             if !told && left() >= WORTH_TELLING {
                 told = true;
-                let setting = match settings::pause().is_zero() {
+                let by_pause = rest.is_over_at(settings::pause(), None);
+                let setting = match by_pause.saturating_duration_since(Instant::now()) < left() / 2
+                {
                     true => "max_wal_rate",
                     false => "pause",
                 };
@@ -145,6 +152,8 @@ impl Throttle {
     ) -> Result<Option<Wait>, Error> {
         if is_due(&mut self.asked_at, SHORT_INTERVAL) {
             self.hold = self.ask(driver, table, work)?;
+            // The answer may have taken long.
+            self.asked_at = Some(Instant::now());
         }
         if work == Work::Filling && is_due(&mut self.wal_asked_at, LONG_INTERVAL) {
             self.wal_hold = self.ask_of_wal(driver)?;
@@ -232,6 +241,7 @@ impl Throttle {
             return Ok(behind.or(large));
         }
         if let Some(behind) = behind
+            && driver.tells()
             && !std::mem::replace(&mut self.has_warned, true)
         {
             messages::warn_of_backlog(&behind);
