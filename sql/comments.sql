@@ -50,7 +50,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a ba
 COMMENT ON COLUMN @extschema@.safe_backfill_job.workers IS 'processes that fill the table: the one that leads, and background workers';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: see safe_backfill_progress), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.role IS 'the role with whose rights it runs: the current user of the last CALL, or of safe_backfill_start';
-COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that last worked on it: of a CALL or a background worker; NULL while its background worker is being started';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.pid IS 'process that works on it: of a CALL or a background worker; one that was killed or terminated stays, one that has ended otherwise does not';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.background IS 'whether it last ran in a background worker';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.settings IS 'of a job in the background: settings of the session that started it, such as search_path, with which its SQL is read; other roles cannot read them';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.waits_for IS 'what it waits for, or NULL';

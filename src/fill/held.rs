@@ -18,6 +18,7 @@ const WAITS_PER_ROUND: usize = 20;
 impl Leaf<'_> {
     /// Waits for rows that others hold, each in a transaction that holds nothing else.
     pub(super) fn ask_held(&mut self) -> Result<Event, Halt> {
+        self.heed_pauses();
         let rows = std::mem::take(&mut self.held);
         let patience = self.patience;
         let mut last_message = None;

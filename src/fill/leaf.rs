@@ -229,7 +229,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// The time for which the run was paused counts neither as work nor as patience.
-    fn heed_pauses(&mut self) {
+    pub(super) fn heed_pauses(&mut self) {
         let all = self.run.driver.time_paused();
         let time = all.saturating_sub(std::mem::replace(&mut self.paused, all));
         if !time.is_zero() {

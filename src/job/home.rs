@@ -12,7 +12,7 @@ use crate::pg::parameter::Parameter;
 use crate::pg::role::acting_as;
 use crate::pg::spi::{Rows, Statement};
 use crate::pg::tx::Tx;
-use crate::pg::{name, publication};
+use crate::pg::{name, publication, settings};
 use crate::run::driver::Driver;
 
 /// The table that jobs are stored in, as messages name it.
@@ -111,6 +111,9 @@ impl Home {
 
     /// Runs `work`, which reads or writes the tables, in a transaction of its own, as often as it takes to get the locks.
     ///
+    /// No standby is waited for: what is stored of a job is confirmed with the next batch, and a job that a failover finds
+    /// in an earlier state is verified again.
+    ///
     /// # Errors
     /// [`Error::LockNotAvailable`], [`Error::ExtensionDropped`], and those of `work`.
     pub fn patiently<T>(
@@ -134,6 +137,7 @@ impl Home {
             permit: |_, _| Ok(()),
         };
         ddl::run(driver, &locks, |tx| {
+            settings::set_local_commit_to_local(tx);
             self.names(tx)?;
             work(tx)
         })

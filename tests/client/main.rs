@@ -38,4 +38,5 @@ mod transactions;
 mod trees;
 mod values;
 mod verifying;
+mod waiting;
 mod workers;

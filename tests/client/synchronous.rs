@@ -281,11 +281,43 @@ fn the_view_tells_of_the_wait_for_a_standby_and_another_session_can_end_it() -> 
             db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?
         );
         ensure!(counted > 0);
+        assert_eq!(
+            db.value::<i64>("SELECT count(*) FROM safe_backfill_job")?,
+            1
+        );
         let states = "SELECT state, waits_for IS NULL FROM safe_backfill_progress";
         let row = db.connect()?.query_one(states, &[])?;
         assert_eq!(row.get::<_, String>(0), "cancelled");
         ensure!(row.get::<_, bool>(1));
+        db.execute("SELECT safe_backfill_forget(max(job_id)) FROM safe_backfill_job")?;
+        db.execute("UPDATE t SET c = NULL")?;
     }
+    // A worker waits by the settings of its role and its database.
+    db.execute(&format!(
+        "ALTER DATABASE {} SET synchronous_commit = on",
+        db.name()
+    ))?;
+    db.connect()?.batch_execute(
+        "BEGIN; SELECT safe_backfill_start('t', 'c', 1, 50, workers => 2);
+         SET LOCAL synchronous_commit = local; COMMIT",
+    )?;
+    db.wait_until(WAITS)?;
+    let mut client = db.connect()?;
+    client.batch_execute("SET synchronous_commit = local")?;
+    client.execute(
+        "SELECT safe_backfill_cancel(max(job_id)) FROM safe_backfill_job",
+        &[],
+    )?;
+    db.wait_until("SELECT state = 'cancelled' AND pid IS NULL FROM safe_backfill_progress")?;
+    client.batch_execute(&format!(
+        "ALTER DATABASE {} RESET synchronous_commit",
+        db.name()
+    ))?;
+    client.execute(
+        "SELECT safe_backfill_forget(max(job_id)) FROM safe_backfill_job",
+        &[],
+    )?;
+    client.execute("UPDATE t SET c = NULL", &[])?;
     let run = start(&db, "on", "CALL safe_backfill('t', 'c', 1, 50)")?;
     db.wait_until(WAITS)?;
     ends_without_standbys(&db, run)?;

@@ -67,6 +67,32 @@ fn a_resumed_run_looks_at_finished_partitions_too() -> Result<()> {
 }
 
 #[test]
+fn a_finished_partition_stays_finished_when_a_run_of_several_processes_ends_later() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, part int, c int DEFAULT 0) PARTITION BY LIST (part);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+         CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);
+         INSERT INTO t SELECT i, 1 + i % 2, NULL FROM generate_series(1, 1000) i",
+    )?;
+    let call = "CALL safe_backfill('t', 'c', 7, 100, workers => 2)";
+    let state = "SELECT state FROM safe_backfill_part WHERE table_name = 't1'::regclass";
+    let mut application = db.connect()?;
+    let mut holding = application.transaction()?;
+    holding.execute("SELECT FROM t2 WHERE id = 1 FOR UPDATE", &[])?;
+    let run = db.start(call)?;
+    db.wait_until(&format!("SELECT ({state}) = 'completed'"))?;
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    holding.commit()?;
+    assert_eq!(db.value::<String>(state)?, "completed");
+    db.execute("INSERT INTO t VALUES (2000, 1, NULL)")?;
+    db.call(call)?.succeeded()?;
+    assert_eq!(nulls(&db)?, 0);
+    Ok(())
+}
+
+#[test]
 fn rows_that_refuse_are_reported_once() -> Result<()> {
     let db = Database::new()?;
     db.execute(
