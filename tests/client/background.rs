@@ -1,7 +1,7 @@
 //! Jobs in background workers: whatever becomes of the session that started them, and of the server.
 
 use anyhow::{Context, Result, ensure};
-use client_tests::{Database, Options, Shutdown, failure};
+use client_tests::{Database, Options, Server, Shutdown, failure};
 
 const SLOW: &str = "CREATE TABLE t (id int, c int DEFAULT 0);
     INSERT INTO t SELECT i, NULL FROM generate_series(1, 400) i;
@@ -342,5 +342,28 @@ fn with_the_library_preloaded_a_job_goes_on_by_itself_after_a_crash() -> Result<
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert_eq!(filled(&db)?, 400);
+    Ok(())
+}
+
+#[test]
+fn with_the_library_preloaded_a_job_goes_on_by_itself_after_a_failover() -> Result<()> {
+    let preloaded = || Options::default().set("shared_preload_libraries", "pg_safe_backfill");
+    let db = Database::alone(preloaded())?;
+    db.execute(SLOW)?;
+    let standby = Server::standby_of(db.server(), preloaded())?;
+    db.connect()?.batch_execute(START)?;
+    db.wait_until("SELECT rows_filled > 0 FROM safe_backfill_progress")?;
+    standby.catch_up_with(db.server())?;
+    db.server().stop(Shutdown::Immediate)?;
+    standby.promote()?;
+    let mut there = standby.connect()?;
+    let began = std::time::Instant::now();
+    let state = "SELECT state FROM safe_backfill_progress";
+    while there.query_one(state, &[])?.get::<_, String>(0) != "completed" {
+        ensure!(began.elapsed() < client_tests::PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let filled = there.query_one("SELECT count(*) FROM t WHERE c = 1", &[])?;
+    assert_eq!(filled.get::<_, i64>(0), 400);
     Ok(())
 }

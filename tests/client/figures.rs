@@ -20,7 +20,7 @@ const GIVEN: [(&str, &str); 6] = [
     ("16 MB", "a window, in planner/src/window.rs"),
     (
         "10 ms",
-        "the longest wait for a lock within a batch, in src/leaf.rs",
+        "the longest wait for a lock within a batch, in src/fill/sweep.rs",
     ),
 ];
 /// What the README says in words of all runs in which HOT updates are possible: a column of `make bench`, and between

@@ -253,6 +253,55 @@ fn an_archiver_that_fails_is_a_warning_if_that_is_set() -> Result<()> {
 }
 
 #[test]
+fn an_archiver_that_begins_to_fail_is_noticed_within_a_minute() -> Result<()> {
+    let db = alone(
+        Options::default()
+            .set("archive_mode", "on")
+            .set("archive_command", "true"),
+    )?;
+    table(&db, 50_000)?;
+    db.slow_down("t")?;
+    let run = db.start_after(
+        "SET test.pause = 0.002",
+        "CALL safe_backfill('t', 'c', 1, 100)",
+    )?;
+    run.wait_for_rows("t", 100)?;
+    db.execute("ALTER SYSTEM SET archive_command = 'false'")?;
+    db.execute("SELECT pg_reload_conf()")?;
+    db.execute("SELECT pg_switch_wal()")?;
+    let began = Instant::now();
+    wait_until_it_waits_for(&db, "the WAL archiver")?;
+    ensure!(began.elapsed() < Duration::from_secs(60));
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    Ok(())
+}
+
+#[test]
+fn settings_reach_a_job_in_the_background_and_its_helpers() -> Result<()> {
+    let db = alone(Options::default())?;
+    table(&db, 20_000)?;
+    db.slow_down("t")?;
+    db.execute("ALTER DATABASE postgres SET test.pause = 0.001")?;
+    db.connect()?
+        .batch_execute("SELECT safe_backfill_start('t', 'c', 1, 100, workers => 2)")?;
+    db.wait_until("SELECT count(*) > 500 FROM t WHERE c = 1")?;
+    set(&db, "pause", "1h")?;
+    wait_until_it_waits_for(&db, "the next batch")?;
+    // The other process may be in a batch still.
+    thread::sleep(Duration::from_millis(500));
+    let before = filled(&db)?;
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(filled(&db)?, before);
+    ensure!(before < 20_000);
+    db.execute("ALTER TABLE t DISABLE TRIGGER USER")?;
+    set(&db, "pause", "0")?;
+    db.wait_until("SELECT state = 'completed' FROM safe_backfill_progress")?;
+    assert_eq!(filled(&db)?, 20_000);
+    Ok(())
+}
+
+#[test]
 fn a_large_pg_wal_is_waited_for() -> Result<()> {
     let db = alone(Options::default())?;
     table(&db, 50_000)?;
@@ -499,6 +548,19 @@ fn settings_have_units_and_limits() -> Result<()> {
         "max_slot_lag = '3000TB'",
         "max_archive_lag = '3000TB'",
         "hold_for_autovacuum = 'perhaps'",
+        "max_replica_lag = '-1'",
+        "max_slot_lag = '-1'",
+        "max_pg_wal_size = '-1'",
+        "max_batch_time = '0'",
+        "max_batch_time = '11min'",
+        "row_lock_timeout = '0'",
+        "row_lock_timeout = '2d'",
+        "lock_timeout = '0'",
+        "lock_timeout = '2d'",
+        "lock_retry_limit = '-1'",
+        "lock_retry_limit = '2147483648'",
+        "progress_interval = '-1'",
+        "progress_interval = '30d'",
     ] {
         let error = client
             .batch_execute(&format!("SET safe_backfill.{setting}"))

@@ -874,3 +874,39 @@ fn what_helpers_have_filled_is_counted_when_a_run_is_cancelled_or_fails() -> Res
     db.call(&call(2))?.succeeded()?;
     counted("at the end")
 }
+
+/// How often WAL was written so far, by all processes.
+fn wal_writes(db: &Database) -> Result<i64> {
+    let version: i32 = db.value("SELECT current_setting('server_version_num')::int")?;
+    db.value(match version {
+        180_000.. => "SELECT sum(writes)::bigint FROM pg_stat_io WHERE object = 'wal'",
+        _ => "SELECT wal_write FROM pg_stat_wal",
+    })
+}
+
+#[test]
+fn processes_of_one_run_do_not_make_way_for_one_another() -> Result<()> {
+    let db = Database::alone(Options::default().set("autovacuum", "off"))?;
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, filler text, c int DEFAULT 0);
+         INSERT INTO t SELECT i, repeat('x', 100), NULL FROM generate_series(1, 200000) i",
+    )?;
+    db.execute("VACUUM t")?;
+    let before = wal_writes(&db)?;
+    db.call("CALL safe_backfill('t', 'c', 1, workers => 2)")?
+        .succeeded()?;
+    db.execute("SELECT pg_stat_force_next_flush()")?;
+    let batches: i64 = db.value("SELECT batches FROM safe_backfill_part")?;
+    let filled_by: i64 = db.value(
+        "SELECT count(*) FROM safe_backfill_part, jsonb_array_elements(processes) f
+         WHERE (f ->> 'rows_filled')::bigint > 0",
+    )?;
+    assert_eq!(filled_by, 2);
+    let writes = wal_writes(&db)? - before;
+    // Beside an application, a process writes its WAL after each statement, of which a batch has several.
+    ensure!(
+        writes < 2 * batches,
+        "{writes} writes of WAL in {batches} batches"
+    );
+    Ok(())
+}
