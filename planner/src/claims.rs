@@ -15,6 +15,8 @@ const LEAST_CLAIM: u32 = 64;
 /// the batches of other processes.
 const LEAST_PART: u32 = 8;
 const LARGEST_LEAST_CLAIM: u32 = 1024;
+/// A process may have so many claims at a time, which are its share in the table at most: others may have to begin yet.
+pub const CLAIMS_PER_SHARE: u32 = 4;
 /// Stands for no block: the process has claimed none, or no blocks can be claimed.
 const NONE: u32 = u32::MAX;
 
@@ -102,7 +104,9 @@ impl Claims {
             }
             let all = end - self.start.load(SeqCst).min(end);
             let share = (end - first).div_ceil(of.max(1)).max(least(all, of));
-            let last = first.saturating_add(most.min(share).max(1)).min(end);
+            let last = first
+                .saturating_add(most.min(share).min(largest(all, of)).max(1))
+                .min(end);
             // First this, then the claim itself: otherwise the blocks could seem to be done in between.
             if was_idle {
                 self.slot(worker).store(first, SeqCst);
@@ -166,6 +170,14 @@ impl Claims {
 /// The least number of blocks that is claimed, but for the last ones, where so many are shared by `of` processes.
 fn least(all: u32, of: u32) -> u32 {
     (all / of.max(1) / LEAST_PART).clamp(LEAST_CLAIM, LARGEST_LEAST_CLAIM)
+}
+
+/// The largest number of blocks that is claimed at once, where so many are shared by `of` processes.
+fn largest(all: u32, of: u32) -> u32 {
+    match of {
+        0 | 1 => u32::MAX,
+        _ => (all / of / CLAIMS_PER_SHARE).max(LEAST_CLAIM),
+    }
 }
 
 #[cfg(test)]
@@ -269,8 +281,10 @@ mod tests {
             assert_eq!(sizes.iter().sum::<u32>(), blocks);
             sizes
         };
-        assert_eq!(sizes(16_000, 4)[..3], [4000, 3000, 2250]);
-        assert_eq!(sizes(200, 2), [100, 64, 36]);
+        assert_eq!(sizes(16_000, 4)[..10], [1000; 10]);
+        assert_eq!(sizes(16_000, 4)[12..], [1000, 750, 563, 500, 500, 500, 187]);
+        assert_eq!(sizes(200, 2), [64, 64, 64, 8]);
+        assert_eq!(sizes(16_000, 1)[..2], [8192, 7808]);
         assert_eq!(least(16_000, 1), 1024);
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use pgrx::pg_sys;
+use planner::claims::CLAIMS_PER_SHARE;
 use planner::pace::Pace;
 use planner::phase::Seen;
 use planner::recycling::Recycling;
@@ -18,7 +19,7 @@ use crate::pg::ring::Ring;
 ///
 /// Their batches hold the horizon back, each for as long as it takes. While a process passes over one window, the horizon
 /// moves on for the others.
-const WINDOWS_BESIDE_OTHERS: usize = 4;
+const WINDOWS_BESIDE_OTHERS: usize = CLAIMS_PER_SHARE as usize;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
