@@ -85,17 +85,18 @@ impl Supervision for Job {
 }
 
 impl Job {
-    /// Stores how the run ended, and what it did since it was stored last, if there is anything to store.
+    /// Stores how the run ended, and what it did since it was stored last, if there is anything to store. Can be run again
+    /// where it fails.
     ///
     /// # Errors
     /// [`Error::ExtensionDropped`].
     pub fn fail(&self, tx: &Tx, failure: &Failure) -> Result<(), Error> {
-        let unstored = self.unstored.take();
+        let unstored = self.unstored.borrow();
         if (!self.begun.get() && unstored.is_empty()) || !self.is_free(tx)? {
             return Ok(());
         }
         let id = self.begin(tx)?;
-        for (leaf, entry) in &unstored {
+        for (leaf, entry) in unstored.iter() {
             self.begin_part(tx, *leaf)?;
             self.store(tx, id, *leaf, entry)?;
         }

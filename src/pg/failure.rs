@@ -21,12 +21,13 @@ pub struct Failure {
 
 impl Failure {
     /// The failure of an error that was caught.
-    pub(super) fn of(error: &CaughtError) -> Option<Self> {
+    pub(super) fn of(error: &CaughtError) -> Self {
         match error {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-                Some(Self::of_report(report))
-            }
-            CaughtError::RustPanic { ereport, .. } => Some(Self::of_report(ereport)),
+            CaughtError::PostgresError(report)
+            | CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic {
+                ereport: report, ..
+            } => Self::of_report(report),
         }
     }
 

@@ -160,24 +160,20 @@ pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure)) -> T {
     let mut failed = Some(AssertUnwindSafe(failed));
     PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(move |error| {
-            if let (Some(failure), Some(failed)) = (Failure::of(&error), failed.take()) {
-                failed.0(&failure);
+            if let Some(failed) = failed.take() {
+                failed.0(&Failure::of(&error));
             }
             error.rethrow()
         })
         .execute()
 }
 
-/// Runs `work`. After an error or a panic, runs `roll_back` and ignores the error.
-pub fn or_roll_back(work: impl FnOnce(), roll_back: impl FnOnce()) {
-    let mut roll_back = Some(AssertUnwindSafe(roll_back));
-    PgTryBuilder::new(AssertUnwindSafe(work))
-        .catch_others(move |_| {
-            if let Some(roll_back) = roll_back.take() {
-                roll_back.0();
-            }
-        })
-        .execute();
+/// Runs `work`. Returns an error of PostgreSQL's, or a panic, as `Err`; whoever calls this rolls back then.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    let work = AssertUnwindSafe(|| Ok(work()));
+    PgTryBuilder::new(work)
+        .catch_others(|error| Err(Failure::of(&error)))
+        .execute()
 }
 
 /// Rolls back the transaction of a CALL after an error, which the caller raises again afterwards, and begins the next

@@ -122,9 +122,10 @@ impl Tx {
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();
             }
             restore();
-            match Failure::of(&error) {
-                Some(failure) if expected.0(&failure) => Err(failure),
-                _ => error.rethrow(),
+            let failure = Failure::of(&error);
+            match expected.0(&failure) {
+                true => Err(failure),
+                false => error.rethrow(),
             }
         })
         .execute()

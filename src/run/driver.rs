@@ -19,6 +19,10 @@ use crate::run::supervision::{Doing, Order, Supervision};
 /// PostgreSQL adds what a backend has counted to its statistics once in a second at most.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often last words are tried. One cancellation can interrupt both the work and them: before version 18, PostgreSQL
+/// sends a signal to the process and another one to its process group (`signal_child` in `postmaster.c`).
+const LAST_WORDS_TRIES: u32 = 2;
+
 /// Runs transactions, one after the other, in the way of whatever the run was started by.
 ///
 /// Whoever has one may commit; there is none in a transaction block, on a standby or in a read-only transaction.
@@ -133,8 +137,8 @@ impl Driver {
     }
 
     /// Runs `work`. If it fails, all that is not committed is rolled back, and `last_words` are run in a transaction of their
-    /// own before the failure goes on its way. No standby is waited for then: that may be what was cancelled. They are dropped
-    /// where they fail themselves, and where a CALL is part of another statement.
+    /// own before the failure goes on its way. No standby is waited for then: that may be what was cancelled. They are run
+    /// once more where they are cancelled, and dropped where they fail otherwise, and where a CALL is part of another statement.
     ///
     /// # Errors
     /// Those of `work`.
@@ -144,31 +148,45 @@ impl Driver {
         last_words: impl Fn(&Tx, &Failure) -> Result<(), Error>,
     ) -> Result<T, Error> {
         let say = |failure: &Failure| {
-            self.in_transaction.set(false);
-            if !self.way.roll_back() {
-                return;
+            for _ in 0..LAST_WORDS_TRIES {
+                if !self.roll_back() || !self.is_cancelled(|tx| last_words(tx, failure)) {
+                    return;
+                }
             }
-            transaction::or_roll_back(
-                || {
-                    let said = self.commit(|tx| {
-                        settings::set_local_commit_to_local(tx);
-                        last_words(tx, failure)
-                    });
-                    if said.is_err() {
-                        self.way.roll_back();
-                    }
-                },
-                || {
-                    self.way.roll_back();
-                },
-            );
-            self.in_transaction.set(false);
+            self.roll_back();
         };
         let result = transaction::watch(work, say);
         if let Err(error) = &result {
             say(&error.as_failure());
         }
         result
+    }
+
+    /// Runs `last_words`. Whether they were cancelled; then the transaction is open still.
+    fn is_cancelled(&self, last_words: impl FnOnce(&Tx) -> Result<(), Error>) -> bool {
+        let said = transaction::catch(|| {
+            self.commit(|tx| {
+                settings::set_local_commit_to_local(tx);
+                last_words(tx)
+            })
+        });
+        self.in_transaction.set(false);
+        let failure = match said {
+            Ok(Ok(())) => return false,
+            Ok(Err(error)) => error.as_failure(),
+            Err(failure) => failure,
+        };
+        let is_cancelled = failure.is_intervention();
+        if !is_cancelled {
+            self.roll_back();
+        }
+        is_cancelled
+    }
+
+    /// Rolls back what is not committed, after an error; `false` as in [`Way::roll_back`].
+    fn roll_back(&self) -> bool {
+        self.in_transaction.set(false);
+        self.way.roll_back()
     }
 }
 

@@ -880,6 +880,36 @@ fn what_helpers_have_filled_is_counted_when_a_run_is_cancelled_or_fails() -> Res
     counted("at the end")
 }
 
+/// PostgreSQL before version 18 signals a process twice when a client cancels its statement; the second signal can come when
+/// the first has been heeded. Here the last words wait for the job's row meanwhile.
+#[test]
+fn what_is_filled_is_counted_though_the_cancellation_comes_twice() -> Result<()> {
+    let db = database(ROWS)?;
+    let run = two_under_way(&db)?;
+    let waits = format!("FROM pg_locks WHERE pid = {} AND NOT granted", run.pid);
+    let cancel = format!("SELECT pg_cancel_backend({})", run.pid);
+    let mut other = db.connect()?;
+    let mut held = other.transaction()?;
+    held.execute("SELECT FROM safe_backfill_job FOR UPDATE", &[])?;
+    db.execute(&cancel)?;
+    db.wait_until(&format!("SELECT count(waitstart) = 1 {waits}"))?;
+    let began: String = db.value(&format!("SELECT waitstart::text {waits}"))?;
+    db.execute(&cancel)?;
+    db.wait_until(&format!(
+        "SELECT count(*) = 1 {waits} AND waitstart::text <> '{began}'"
+    ))?;
+    held.commit()?;
+    run.end()?.failed_with("57014")?;
+    no_worker_is_left(&db)?;
+    let counted: i64 = db.value("SELECT rows_filled FROM safe_backfill_part")?;
+    assert_eq!(counted, db.value::<i64>("SELECT count(c) FROM t")?);
+    assert_eq!(
+        db.value::<String>("SELECT error ->> 'sqlstate' FROM safe_backfill_job")?,
+        "57014"
+    );
+    Ok(())
+}
+
 /// How often WAL was written so far, by all processes.
 fn wal_writes(db: &Database) -> Result<i64> {
     let version: i32 = db.value("SELECT current_setting('server_version_num')::int")?;
