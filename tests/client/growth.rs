@@ -98,11 +98,12 @@ fn the_primary_key_of_long_rows_hardly_grows() -> Result<()> {
     .keeps_its_indexes()
 }
 
+/// The same keys each time: how full the pages of the index are to begin with is a matter of chance.
 #[test]
 fn an_index_of_random_keys_hardly_grows() -> Result<()> {
     Shape {
         columns: "id int PRIMARY KEY, random uuid, filler text",
-        values: "i, gen_random_uuid(), repeat('f', 50)",
+        values: "i, md5(i::text)::uuid, repeat('f', 50)",
         indexes: "CREATE INDEX ON t (random)",
         ..PLAIN
     }
