@@ -149,8 +149,13 @@ impl Driver {
     ) -> Result<T, Error> {
         let say = |failure: &Failure| {
             for _ in 0..LAST_WORDS_TRIES {
-                if !self.roll_back() || !self.is_cancelled(|tx| last_words(tx, failure)) {
+                if !self.roll_back() {
                     return;
+                }
+                match self.try_last_words(|tx| last_words(tx, failure)) {
+                    Ok(()) => return,
+                    Err(failure) if failure.is_intervention() => {}
+                    Err(_) => break,
                 }
             }
             self.roll_back();
@@ -162,25 +167,18 @@ impl Driver {
         result
     }
 
-    /// Runs `last_words`. Whether they were cancelled; then the transaction is open still.
-    fn is_cancelled(&self, last_words: impl FnOnce(&Tx) -> Result<(), Error>) -> bool {
+    /// Runs `last_words` and commits them. After a failure, whoever calls this rolls back.
+    fn try_last_words(
+        &self,
+        last_words: impl FnOnce(&Tx) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
         let said = transaction::catch(|| {
             self.commit(|tx| {
                 settings::set_local_commit_to_local(tx);
                 last_words(tx)
             })
         });
-        self.in_transaction.set(false);
-        let failure = match said {
-            Ok(Ok(())) => return false,
-            Ok(Err(error)) => error.as_failure(),
-            Err(failure) => failure,
-        };
-        let is_cancelled = failure.is_intervention();
-        if !is_cancelled {
-            self.roll_back();
-        }
-        is_cancelled
+        said?.map_err(|error| error.as_failure())
     }
 
     /// Rolls back what is not committed, after an error; `false` as in [`Way::roll_back`].
