@@ -23,10 +23,7 @@ mod tests {
 
     /// The value converted to the type: as text, and how many bytes it takes.
     fn assigned<T: IntoDatum>(value: T, to: pg_sys::Oid) -> Result<(String, usize), NoCast> {
-        let datum = value.into_datum().expect("a datum");
-        // SAFETY: the datum was made of a value of that type.
-        #[allow(unsafe_code)]
-        let given = unsafe { Given::new(datum, T::type_oid()) };
+        let given = Given::of(value).expect("a datum");
         within_statement(|tx| {
             let value = Constant::from_value(tx, given, plain(to))?.expect("not null");
             Ok((value.to_text(tx), value.stored_bytes(tx)))

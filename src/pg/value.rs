@@ -127,6 +127,13 @@ impl Given {
         Given { datum, oid }
     }
 
+    /// A value of a Rust type, as a test gives it; `None` if it is NULL.
+    #[cfg(any(test, feature = "pg_test"))]
+    pub fn of<T: IntoDatum>(value: T) -> Option<Self> {
+        let oid = T::type_oid();
+        value.into_datum().map(|datum| Given { datum, oid })
+    }
+
     /// As `T`, which must be its type.
     pub fn get<T: FromDatum + IntoDatum>(&self) -> Option<T> {
         require_type::<T>(self.oid);
