@@ -262,13 +262,16 @@ pub fn say_horizon_holder(table: &str, holder: &str, hint: &str) {
 pub fn hint_on_holder(kind: &str, name: Option<&str>) -> String {
     let name = spi::quote_literal(name.unwrap_or_default());
     match kind {
-        "standby" => "Turn off \"hot_standby_feedback\" there while the backfill runs.".into(),
+        "standby" => "If no query runs there for long, set a shorter \"wal_receiver_status_interval\" on the standby, or turn off \"hot_standby_feedback\" there while the backfill runs."
+            .into(),
+        "client" => "Wait until it has finished, for instance a base backup or the creation of a slot.".into(),
         "prepared transaction" => {
             format!("End it: COMMIT PREPARED {name}; or ROLLBACK PREPARED {name};")
         }
         "slot" => format!(
-            "Let its consumer catch up.  If nobody uses it, run SELECT pg_drop_replication_slot({name});"
+            "Start its consumer.  If there is none any more, run SELECT pg_drop_replication_slot({name});"
         ),
+        "setting" => "Set it to 0 while the backfill runs.".into(),
         _ => "End that transaction.  Otherwise the backfill continues, but its updates will not be HOT."
             .into(),
     }

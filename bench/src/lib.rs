@@ -13,6 +13,8 @@ pub mod memory;
 pub mod migration;
 pub mod monitor;
 pub mod report;
+pub mod snapshots;
+pub mod standby;
 pub mod strategy;
 pub mod table;
 pub mod traffic;

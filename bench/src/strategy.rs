@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use postgres::Client;
 use serde::Serialize;
 
+use crate::standby::Feedback;
 use crate::table::{COLUMN, VALUE};
 
 /// A way to fill a column. All but [`Strategy::Update`] commit every batch.
@@ -27,38 +28,53 @@ pub enum Strategy {
     SafeBackfill,
 }
 
-/// A way to fill a column, with so many processes.
+/// A way to fill a column, with so many processes, and beside such a standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Contestant {
     /// The way.
     pub strategy: Strategy,
     /// How many processes work on it; the strategies that are no command of ours have one.
     pub workers: u32,
+    /// What the standby sends, if there is one.
+    pub feedback: Option<Feedback>,
 }
 
 impl Contestant {
-    /// Each strategy, with each of these numbers of workers where it can have several.
+    /// Each strategy, with each of these numbers of workers where it can have several, beside each of these standbys.
     #[must_use]
-    pub fn all(strategies: &[Strategy], workers: &[u32]) -> Vec<Self> {
-        let with = |&strategy| -> Vec<Self> {
+    pub fn all(strategies: &[Strategy], workers: &[u32], standbys: &[Feedback]) -> Vec<Self> {
+        let standbys: Vec<_> = match standbys {
+            [] => vec![None],
+            standbys => standbys.iter().copied().map(Some).collect(),
+        };
+        let mut all = vec![];
+        for &strategy in strategies {
             let workers = match strategy {
                 Strategy::SafeBackfill => workers,
                 _ => &[1],
             };
-            let each = workers.iter();
-            each.map(|&workers| Contestant { strategy, workers })
-                .collect()
-        };
-        strategies.iter().flat_map(with).collect()
+            for &workers in workers {
+                all.extend(standbys.iter().map(|&feedback| Contestant {
+                    strategy,
+                    workers,
+                    feedback,
+                }));
+            }
+        }
+        all
     }
 
     /// The name in reports.
     #[must_use]
     pub fn title(&self) -> String {
-        match self.workers {
-            1 => self.strategy.title().into(),
-            workers => format!("{}, {workers} workers", self.strategy.title()),
+        let mut title = self.strategy.title().to_owned();
+        if self.workers > 1 {
+            title += &format!(", {} workers", self.workers);
         }
+        if let Some(feedback) = self.feedback {
+            title += &format!(", {}", feedback.title());
+        }
+        title
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod claims;
 pub mod eta;
+pub mod flight;
 pub mod not_null_step;
 pub mod pace;
 pub mod page;

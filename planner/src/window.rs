@@ -1,17 +1,15 @@
 //! Windows of consecutive blocks, the passes over each, and when to give up on HOT updates.
 //!
 //! A window is swept in passes. Between two passes the versions that the first one left dead are pruned, which
-//! needs every other transaction's snapshot to have moved on; a window is long enough to give them time for that.
+//! needs every other transaction's snapshot to have moved on: see [`crate::flight`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use crate::page::{Page, Taken, Taking};
 
-/// Blocks of the first window: 16 MB. Smaller ones have more commits, larger ones leave the cache between two passes.
-pub const FIRST_WINDOW: u32 = 2048;
-/// Windows double while the xmin horizon lags, up to 128 MB.
-pub const LARGEST_WINDOW: u32 = 16 * 1024;
+/// Blocks of a window: 16 MB. Smaller ones have more commits, larger ones leave the cache between two passes.
+pub const WINDOW: u32 = 2048;
 /// The first 1/4 of a window counts as its beginning.
 const BEGINNING: usize = 4;
 /// After this many passes over one window, all rows that are left are updated at once.

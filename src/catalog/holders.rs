@@ -6,15 +6,29 @@ use crate::messages;
 use crate::pg::role::acting_as;
 use crate::pg::tx::Tx;
 
-/// Who holds the xmin horizon back, and what to do about it.
+/// Who holds the xmin horizon back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// In words, with figures of this moment.
+    pub description: String,
+    /// What to do about it.
+    pub hint: String,
+    /// What tells it from another one.
+    pub identity: String,
+}
+
+/// Who holds the xmin horizon back, if anybody does.
 ///
 /// Runs with the rights of `role`, the extension's owner: PostgreSQL shows other roles only their own snapshots.
-pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<(String, String)> {
+pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<Holder> {
     let rows = acting_as(tx, role, || tx.execute(HORIZON, &[]));
     let row = rows.first()?;
     let (kind, name): (String, Option<String>) = (row.get(2)?, row.get(3));
-    let hint = messages::hint_on_holder(&kind, name.as_deref());
-    Some((row.get(1)?, hint))
+    Some(Holder {
+        description: row.get(1)?,
+        hint: messages::hint_on_holder(&kind, name.as_deref()),
+        identity: format!("{kind} {}", name.unwrap_or_default()),
+    })
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
@@ -63,27 +77,42 @@ const TABLES: &str = "
              OR $2 AND l.mode = 'AccessExclusiveLock' AND l.relation >= 16384)
         ORDER BY began LIMIT 5) holder";
 
-/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning.
+/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning. Transactions of other
+/// databases do not count for a table of this one. A standby has its horizon in its slot if it has one, and otherwise in the
+/// process that sends it WAL.
 const HORIZON: &str = "
     SELECT description, kind, name FROM (
         SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
-               CASE backend_type WHEN 'walsender'
-                    THEN format('the standby or replication client of process %s (%s)', pid, application_name)
-                    ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
-                                application_name, usename, date_trunc('second', clock_timestamp() - xact_start))
-               END AS description,
-               CASE backend_type WHEN 'walsender' THEN 'standby' ELSE 'session' END AS kind, NULL::text AS name
+               format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
+                      application_name, usename, date_trunc('second', clock_timestamp() - xact_start)) AS description,
+               'session' AS kind, format('%s %s', pid, xact_start) AS name
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
         AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
-        AND (backend_type = 'walsender'
-             OR datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds')
+        AND backend_type <> 'walsender'
+        AND datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds'
+        UNION ALL
+        SELECT age(x.xmin),
+               CASE WHEN r.state = 'streaming' AND r.replay_lsn IS NOT NULL
+                    THEN format('standby \"%s\" (process %s), which sends feedback and has %s of WAL to replay',
+                                r.application_name, r.pid,
+                                pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)))
+                    ELSE format('replication client \"%s\" (process %s)', r.application_name, r.pid) END,
+               CASE WHEN r.state = 'streaming' AND r.replay_lsn IS NOT NULL THEN 'standby' ELSE 'client' END,
+               r.application_name
+        FROM pg_stat_replication r
+        LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+        CROSS JOIN LATERAL (VALUES (r.backend_xmin), (s.xmin)) x (xmin)
+        WHERE x.xmin IS NOT NULL
+        UNION ALL
+        SELECT age(xmin), format('replication slot \"%s\", which nobody reads', slot_name), 'slot', slot_name::text
+        FROM pg_replication_slots WHERE xmin IS NOT NULL AND NOT active
         UNION ALL
         SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared), 'prepared transaction', gid
         FROM pg_prepared_xacts WHERE database = current_database()
         UNION ALL
-        SELECT age(xmin), format('replication slot \"%s\"', slot_name), 'slot', slot_name::text
-        FROM pg_replication_slots WHERE xmin IS NOT NULL) holder
+        SELECT setting::integer, format('the setting \"%s\", which is %s transactions', name, setting), 'setting', name
+        FROM pg_settings WHERE name = 'vacuum_defer_cleanup_age' AND setting <> '0') holder
     ORDER BY age DESC LIMIT 1";
 
 /// Transactions that have locked the table and have written something: each holds the lock on its own transaction ID. One of

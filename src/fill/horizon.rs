@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use planner::window::LARGEST_WINDOW;
 
 use crate::catalog::{backlog, holders};
 use crate::error::Error;
@@ -13,9 +12,12 @@ use crate::messages::{Reason, Wait};
 use crate::pg::{horizon, usage};
 use crate::run::gate;
 
-/// How long one pass waits for the xmin horizon before it goes on without.
-const HORIZON_PATIENCE: Duration = Duration::from_millis(100);
-const HORIZON_POLL: Duration = Duration::from_millis(2);
+/// A nap while the horizon is waited for is this part of the time that it is late, within limits.
+const NAPS_PER_AGE: u32 = 10;
+const SHORTEST_NAP: Duration = Duration::from_millis(2);
+const LONGEST_NAP: Duration = Duration::from_millis(50);
+/// A wait is told when the horizon is later than this.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// How long it waits for an ANALYZE of the table, whose snapshot holds the horizon.
 ///
 /// A sample is read in seconds. Autovacuum takes one whenever a tenth of the rows was updated: that many the run updates
@@ -37,32 +39,38 @@ impl Leaf<'_> {
         }
     }
 
-    /// Waits until what the last pass over the window left dead can be pruned; `false` if that takes too long.
-    pub(super) fn wait_for_horizon(&mut self, in_flight: &InFlight) -> Result<bool, Halt> {
-        let Some(id) = self.due_at(in_flight) else {
-            return Ok(true);
+    /// Waits for a moment.
+    pub(super) fn wait_for_horizon(&mut self) -> Result<(), Halt> {
+        let Some(age) = self
+            .sweeping
+            .in_flight
+            .front()
+            .map(|first| first.ended.elapsed())
+        else {
+            return Ok(());
         };
-        if self.sweeping.stuck_at.is_some() {
-            return self.horizon_has_passed(id);
+        if age >= WORTH_TELLING {
+            self.note_horizon()?;
         }
-        let is_alone = self.run.membership.of() == 1;
         let began = Instant::now();
-        while !self.horizon_has_passed(id)? {
-            if began.elapsed() >= HORIZON_PATIENCE {
-                if self.wait_for_analyze(id)? {
-                    return Ok(true);
-                }
-                self.sweeping.stuck_at = Some(id);
-                self.widen_window();
-                self.name_holder()?;
-                return Ok(false);
-            }
-            usage::sleep(HORIZON_POLL);
+        let nap = (age / NAPS_PER_AGE).clamp(SHORTEST_NAP, LONGEST_NAP);
+        usage::sleep(nap);
+        self.sweeping.flight.waited(began.elapsed());
+        Ok(())
+    }
+
+    /// Waits for the horizon while an ANALYZE of the table is under way. Returns whether the next window is due then;
+    /// otherwise says who holds the horizon.
+    pub(super) fn has_waited_for_analyze(&mut self) -> Result<bool, Halt> {
+        let first = self.sweeping.in_flight.front();
+        let id = first.and_then(|first| self.due_at(first));
+        if let Some(id) = id
+            && self.wait_for_analyze(id)?
+        {
+            return Ok(true);
         }
-        if is_alone && began.elapsed() > HORIZON_PATIENCE / 5 {
-            self.widen_window();
-        }
-        Ok(true)
+        self.name_holder()?;
+        Ok(false)
     }
 
     /// Waits for the horizon while an ANALYZE of the table is under way; `false` if that takes too long, or there is none.
@@ -87,24 +95,27 @@ impl Leaf<'_> {
         Ok(has_passed || self.horizon_has_passed(id)?)
     }
 
-    /// A longer window gives the horizon more time between two passes over the same page.
-    fn widen_window(&mut self) {
-        self.sweeping.window_size = (self.sweeping.window_size * 2).min(LARGEST_WINDOW);
-    }
-
     pub(super) fn horizon_has_passed(&mut self, id: pg_sys::TransactionId) -> Result<bool, Halt> {
         self.on_table(|_, _, table| Ok(horizon::has_passed(table, id)))
     }
 
-    /// Says once who keeps dead row versions alive.
-    pub(super) fn name_holder(&mut self) -> Result<(), Error> {
-        if self.report.holder_is_named() {
+    /// Lets others see that the run waits for the horizon, and for whom.
+    fn note_horizon(&mut self) -> Result<(), Error> {
+        let (driver, owner) = (self.run.driver, self.run.job.owner());
+        if driver.is_waiting(Reason::Horizon) {
             return Ok(());
         }
+        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        let holder = holder.map(|holder| holder.description);
+        driver.waits_for(&Wait::horizon(holder.as_deref()))
+    }
+
+    /// Says who keeps dead row versions alive, if somebody else did before.
+    fn name_holder(&mut self) -> Result<(), Error> {
         let (driver, owner) = (self.run.driver, self.run.job.owner());
         let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
-        if let Some((holder, hint)) = holder {
-            self.report.name_holder(&holder, &hint);
+        if let Some(holder) = holder {
+            self.report.name_holder(&holder);
         }
         Ok(())
     }

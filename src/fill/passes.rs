@@ -3,6 +3,7 @@
 //! Between two passes over a window the horizon has to move. While it does, there may be another window to pass over.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use pgrx::pg_sys;
 use planner::window::{Sweep, Window};
@@ -19,6 +20,8 @@ pub struct InFlight {
     pub(super) first_id: Option<pg_sys::TransactionId>,
     /// The last transaction of its last pass.
     pub(super) last_id: Option<pg_sys::TransactionId>,
+    /// When that pass ended.
+    pub(super) ended: Instant,
 }
 
 impl InFlight {
@@ -29,6 +32,7 @@ impl InFlight {
             blocks,
             first_id: None,
             last_id: None,
+            ended: Instant::now(),
         }
     }
 
@@ -64,6 +68,7 @@ impl Leaf<'_> {
             }
         }
         if in_flight.window.next_pass() {
+            in_flight.ended = Instant::now();
             self.sweeping.in_flight.push_back(in_flight);
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use planner::eta::{Track, share};
 
+use crate::catalog::holders::Holder;
 use crate::job::part::{Activity, Counts, Position};
 use crate::messages::{self, Sizes, Summary};
 use crate::pg::usage;
@@ -24,7 +25,8 @@ pub struct Report {
     paused: Duration,
     /// What is done with it.
     activity: Activity,
-    holder_is_named: bool,
+    /// Who was last named as the holder of the horizon.
+    holder: Option<String>,
     /// Another process says how far the run has come.
     is_silent: bool,
 }
@@ -43,7 +45,7 @@ impl Report {
             leaf_since: now,
             paused: Duration::ZERO,
             activity: Activity::Filling,
-            holder_is_named: false,
+            holder: None,
             is_silent: false,
         }
     }
@@ -51,7 +53,6 @@ impl Report {
     /// A report that says nothing, for a process that helps another one.
     pub fn silent() -> Self {
         Report {
-            holder_is_named: true,
             is_silent: true,
             ..Self::new("", 0)
         }
@@ -98,15 +99,12 @@ impl Report {
         self.leaf.time_left(self.leaf_since.elapsed())
     }
 
-    /// Whether the user knows who keeps dead row versions alive.
-    pub fn holder_is_named(&self) -> bool {
-        self.holder_is_named
-    }
-
-    /// Tells the user, once, who keeps dead row versions alive, and what to do about it.
-    pub fn name_holder(&mut self, holder: &str, hint: &str) {
-        self.holder_is_named = true;
-        messages::say_horizon_holder(&self.table, holder, hint);
+    /// Tells the user who keeps dead row versions alive, and what to do about it, unless that is known.
+    pub fn name_holder(&mut self, holder: &Holder) {
+        if !self.is_silent && self.holder.as_ref() != Some(&holder.identity) {
+            self.holder = Some(holder.identity.clone());
+            messages::say_horizon_holder(&self.table, &holder.description, &holder.hint);
+        }
     }
 
     /// Rows filled so far.

@@ -2,36 +2,37 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Instant;
 
-use pgrx::pg_sys;
 use planner::claims::CLAIMS_PER_SHARE;
+use planner::flight::Flight;
 use planner::pace::Pace;
 use planner::phase::Seen;
 use planner::recycling::Recycling;
-use planner::window::{FIRST_WINDOW, Tid};
+use planner::window::{Tid, WINDOW};
 
 use crate::fill::batch::Filled;
 use crate::fill::passes::InFlight;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
+use crate::pg::settings;
 
-/// How many windows a process has in flight beside other processes of its run.
-///
-/// Their batches hold the horizon back, each for as long as it takes. While a process passes over one window, the horizon
-/// moves on for the others.
+/// How many windows a process has in flight beside other processes of its run, whose batches hold the horizon back for as
+/// long as they take.
 const WINDOWS_BESIDE_OTHERS: usize = CLAIMS_PER_SHARE as usize;
+/// One part in so many of shared buffers may be in flight; the indexes need some, too, and so do others.
+const SHARE_OF_BUFFERS: usize = 2;
+/// More windows than this are not in flight, however much memory there is: 1 GB, of which about 8 MB are remembered.
+const MOST_IN_FLIGHT: usize = 64;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
-    pub(super) window_size: u32,
+    pub(super) since: Instant,
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
-    /// How many there may be.
-    pub(super) most_in_flight: usize,
-    /// The horizon was behind this transaction when the run last gave up waiting for it.
-    pub(super) stuck_at: Option<pg_sys::TransactionId>,
+    pub(super) flight: Flight,
     pub(super) recycling: Recycling,
     /// Rows of the window before this one were written, and are NULL still.
     pub(super) refusing: bool,
@@ -43,12 +44,13 @@ pub struct Sweeping {
 impl Sweeping {
     /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
+        let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
+        let most = settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
         Sweeping {
             began_at: 0,
-            window_size: FIRST_WINDOW,
+            since: Instant::now(),
             in_flight: VecDeque::new(),
-            most_in_flight: if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 },
-            stuck_at: None,
+            flight: Flight::new(most.clamp(least, MOST_IN_FLIGHT)),
             recycling: Recycling::default(),
             refusing: false,
             last_window: None,

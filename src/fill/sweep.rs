@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use planner::flight::{Next, Situation};
 use planner::phase::Event;
-use planner::window::{Sweep, Window};
+use planner::window::{Sweep, WINDOW, Window};
 
 use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
@@ -45,60 +46,82 @@ impl Leaf<'_> {
     }
 
     /// The window to pass over next; `None` when all are swept.
-    ///
-    /// One whose dead row versions can be pruned, or else one that is new, or else the one to wait for.
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
-        if let Some(window) = self.take_ready()? {
-            return Ok(Some(window));
+        while let Some(next) = self.next()? {
+            let window = match next {
+                Next::Pass => self.sweeping.in_flight.pop_front(),
+                Next::Begin => self.begin_window()?,
+                Next::Wait => {
+                    self.wait_for_horizon()?;
+                    None
+                }
+                Next::FillAtOnce => self.fill_at_once()?,
+                Next::GiveUp => self.give_up_window()?,
+            };
+            if window.is_some() {
+                return Ok(window);
+            }
         }
-        if self.sweeping.in_flight.len() < self.sweeping.most_in_flight
-            && let Some((blocks, sweep)) = self.claim()?
-        {
-            return Ok(Some(InFlight::new(blocks, sweep)));
-        }
-        let Some(mut window) = self.sweeping.in_flight.pop_front() else {
-            return Ok(None);
-        };
-        if !self.wait_for_horizon(&window)? {
-            window.window.give_up_recycling();
-        }
-        Ok(Some(window))
+        Ok(None)
     }
 
-    fn take_ready(&mut self) -> Result<Option<InFlight>, Halt> {
-        let Some(id) = self
-            .sweeping
-            .in_flight
-            .front()
-            .map(|window| self.due_at(window))
-        else {
-            return Ok(None);
+    fn next(&mut self) -> Result<Option<Next>, Halt> {
+        let (is_due, ended) = match self.sweeping.in_flight.front() {
+            Some(first) => (self.due_at(first), first.ended),
+            None => (None, Instant::now()),
         };
-        let is_ready = match id {
+        let is_due = match is_due {
             Some(id) => self.horizon_has_passed(id)?,
             None => true,
         };
-        Ok(match is_ready {
-            true => self.sweeping.in_flight.pop_front(),
-            false => None,
-        })
+        let sweeping = &mut self.sweeping;
+        Ok(sweeping.flight.next(Situation {
+            windows: sweeping.in_flight.len(),
+            is_due,
+            age: ended.elapsed(),
+            has_more: self.round.is_some()
+                && self.run.membership.team().claims.open() == self.round,
+            elapsed: sweeping.since.elapsed(),
+        }))
     }
 
-    /// The blocks of a new window, and how to sweep them; `None` when all have been claimed.
-    fn claim(&mut self) -> Result<Option<(Range<u32>, Sweep)>, Halt> {
-        self.patience.renew();
-        let membership = &self.run.membership;
-        if membership.team().claims.open() != self.round {
-            return Ok(None);
-        }
+    /// A new window; `None` when all blocks have been claimed.
+    fn begin_window(&mut self) -> Result<Option<InFlight>, Halt> {
         let sweep = self.next_sweep()?;
         let size = match sweep {
-            Sweep::Recycle => self.sweeping.window_size,
+            Sweep::Recycle => WINDOW,
             // The rows of the next one find room in this one: the sooner, the less the table grows.
-            Sweep::OnePass => self.sweeping.window_size / 2,
+            Sweep::OnePass => WINDOW / 2,
         };
-        let blocks = self.round.and_then(|round| membership.take(round, size));
-        Ok(blocks.map(|blocks| (blocks, sweep)))
+        let blocks = self.claim(size);
+        Ok(blocks.map(|blocks| InFlight::new(blocks, sweep)))
+    }
+
+    /// A new window to be filled in one pass, because the horizon is stuck.
+    fn fill_at_once(&mut self) -> Result<Option<InFlight>, Halt> {
+        if self.has_waited_for_analyze()? {
+            return Ok(None);
+        }
+        let blocks = self.claim(WINDOW / 2);
+        Ok(blocks.map(|blocks| InFlight::new(blocks, Sweep::OnePass)))
+    }
+
+    /// The window that is due next, the rest of which is to be filled in one pass, because the horizon is stuck.
+    fn give_up_window(&mut self) -> Result<Option<InFlight>, Halt> {
+        if self.has_waited_for_analyze()? {
+            return Ok(None);
+        }
+        let mut window = self.sweeping.in_flight.pop_front();
+        if let Some(window) = &mut window {
+            window.window.give_up_recycling();
+        }
+        Ok(window)
+    }
+
+    fn claim(&mut self, size: u32) -> Option<Range<u32>> {
+        self.patience.renew();
+        let round = self.round?;
+        self.run.membership.take(round, size)
     }
 
     /// Tells where the run is: everything before is swept, by whichever process.
@@ -136,22 +159,14 @@ impl Leaf<'_> {
         Ok(())
     }
 
-    /// How to sweep the next window: no recycling while the horizon is stuck, rows refuse, or updates are not HOT.
+    /// How to sweep a new window: no recycling while rows refuse, or updates are not HOT.
     fn next_sweep(&mut self) -> Result<Sweep, Halt> {
-        if let Some(id) = self.sweeping.stuck_at {
-            if self.horizon_has_passed(id)? {
-                self.sweeping.stuck_at = None;
-            } else {
-                self.name_holder()?;
-            }
-        }
         let refusing = std::mem::take(&mut self.sweeping.refusing);
         let (sweep, hazards) = self.patiently(|leaf, tx, table| leaf.table.sweep_now(tx, table))?;
         if !self.table.is_for(hazards) {
             self.prepare_again()?;
         }
-        let recycling =
-            self.sweeping.stuck_at.is_none() && !refusing && self.sweeping.recycling.next_window();
+        let recycling = !refusing && self.sweeping.recycling.next_window();
         Ok(if recycling { sweep } else { Sweep::OnePass })
     }
 

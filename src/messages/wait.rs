@@ -19,6 +19,8 @@ pub enum Reason {
     Run,
     /// An ANALYZE of the table holds the xmin horizon back.
     Analyze,
+    /// Somebody keeps dead row versions alive.
+    Horizon,
     /// Synchronous standbys are to confirm a commit.
     Confirmation,
 }
@@ -132,6 +134,14 @@ impl Wait {
         Wait {
             what: format!("ANALYZE of the table by process {pid}"),
             reason: Reason::Analyze,
+        }
+    }
+
+    /// Dead row versions cannot be removed yet.
+    pub fn horizon(holder: Option<&str>) -> Self {
+        Wait {
+            what: format!("the xmin horizon{}", held_by(holder)),
+            reason: Reason::Horizon,
         }
     }
 

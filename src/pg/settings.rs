@@ -222,3 +222,9 @@ pub fn reload_if_asked() {
         }
     }
 }
+
+/// How many pages shared buffers have room for.
+pub fn shared_buffers() -> usize {
+    // SAFETY: an integer that is set when the server starts.
+    unsafe { pg_sys::NBuffers }.unsigned_abs() as usize
+}

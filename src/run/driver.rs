@@ -269,6 +269,11 @@ impl Driver {
         self.note_waiting()
     }
 
+    /// Whether others see that the run waits for this reason.
+    pub fn is_waiting(&self, reason: Reason) -> bool {
+        self.waits.get() == Some(reason)
+    }
+
     /// Lets others see that the run works again, if they saw that it waits for such a reason.
     ///
     /// # Errors

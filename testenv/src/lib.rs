@@ -29,7 +29,7 @@ mod server;
 pub use installation::Installation;
 pub use interrupt::run;
 pub use notice::{Notice, Notices};
-pub use server::{Options, Server, Shutdown};
+pub use server::{Options, Server, Shutdown, wait_for};
 
 /// The superuser of every private server.
 pub const SUPERUSER: &str = "postgres";

@@ -282,7 +282,11 @@ fn open(config: &Config) -> Result<Client> {
         .context("could not connect to the server")
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Looks every few milliseconds whether something is so, for up to a minute.
+///
+/// # Errors
+/// Those of the look; that it took too long.
+pub fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(60);
     let start = Instant::now();
     while !done()? {

@@ -44,6 +44,7 @@ fn row_of(trials: &[Trial], contestant: Contestant, arguments: &Arguments) -> Ve
         Contestant {
             strategy: Strategy::Update,
             workers: 1,
+            ..contestant
         },
     );
     let middle = |value: fn(&Figures) -> f64| median(figures.iter().map(|figures| value(figures)));

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bench::report::count;
+use bench::standby::{self, Feedback};
 use bench::strategy::{Contestant, Strategy};
 use clap::{Parser, ValueEnum};
 use testenv::{Options, Server};
@@ -47,6 +48,21 @@ struct Arguments {
     /// Connections of the application
     #[arg(long, default_value_t = 8)]
     clients: u32,
+    /// Run beside a streaming standby, with feedback or without; with both, each is measured
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEEDBACK")]
+    standby: Vec<Feedback>,
+    /// How often the standby sends feedback (wal_receiver_status_interval)
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    feedback_interval: String,
+    /// Have a report keep a snapshot for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    report: Option<f64>,
+    /// When the report begins, in seconds after the run; at once without this
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    report_after: f64,
+    /// Have another report begin when one ends, throughout the run
+    #[arg(long)]
+    repeat_reports: bool,
     /// Report how much the memory of the backend grows
     #[arg(long)]
     memory: bool,
@@ -74,7 +90,7 @@ fn main() -> ExitCode {
 
 impl Arguments {
     fn contestants(&self) -> Vec<Contestant> {
-        Contestant::all(&self.strategies, &self.workers)
+        Contestant::all(&self.strategies, &self.workers, &self.standby)
     }
 }
 
@@ -99,10 +115,14 @@ fn compare(arguments: &Arguments) -> Result<()> {
     if arguments.strategies.contains(&Strategy::SafeBackfill) {
         bench::ensure_extension(&server)?;
     }
+    let standby = match arguments.standby.is_empty() {
+        true => None,
+        false => Some(standby::start(&server, &arguments.feedback_interval)?),
+    };
     describe(&server, arguments, &settings)?;
     let mut trials = Vec::new();
     for &rows in &arguments.rows {
-        let measured = trial::measure_size(&server, arguments, rows)?;
+        let measured = trial::measure_size(&server, standby.as_ref(), arguments, rows)?;
         println!("\n{} rows\n", count(rows as f64));
         print!("{}", comparison::of_strategies(&measured, arguments));
         trials.extend(measured);
@@ -167,6 +187,21 @@ fn describe(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -
         count(arguments.batch_size as f64),
         arguments.rounds
     );
+    if !arguments.standby.is_empty() {
+        println!(
+            "A streaming standby, wal_receiver_status_interval = {}",
+            arguments.feedback_interval
+        );
+    }
+    if let Some(time) = arguments.report {
+        let (after, again) = (arguments.report_after, arguments.repeat_reports);
+        let again = if again {
+            ", and again whenever it ends"
+        } else {
+            ""
+        };
+        println!("A report keeps a snapshot for {time} s, {after} s after the beginning{again}");
+    }
     if let Some(tps) = arguments.live {
         println!(
             "Live traffic: {tps} transactions per second on {} connections",

@@ -8,6 +8,8 @@ use bench::copy;
 use bench::figures::{Figures, Watch, hot_share};
 use bench::memory::Sampler;
 use bench::report::{count, seconds};
+use bench::snapshots::Reports;
+use bench::standby;
 use bench::strategy::{Contestant, Job};
 use bench::table::Table;
 use bench::traffic::{Load, Tally, Traffic};
@@ -33,7 +35,12 @@ pub struct Trial {
 }
 
 /// Measures every strategy in every round on a table of so many rows.
-pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result<Vec<Trial>> {
+pub fn measure_size(
+    server: &Server,
+    standby: Option<&Server>,
+    arguments: &Arguments,
+    rows: u64,
+) -> Result<Vec<Trial>> {
     eprintln!("loading {} rows", count(rows as f64));
     let table = Table {
         name: "t".into(),
@@ -57,7 +64,7 @@ pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result
         let first = round % contestants.len();
         contestants.rotate_left(first);
         for contestant in contestants {
-            let figures = measure(server, arguments, contestant, &table, &contents)
+            let figures = measure(server, standby, arguments, contestant, &table, &contents)
                 .with_context(|| format!("\"{}\" failed", contestant.title()))?;
             eprintln!(
                 "round {}: {}: {}",
@@ -78,12 +85,16 @@ pub fn measure_size(server: &Server, arguments: &Arguments, rows: u64) -> Result
 
 fn measure(
     server: &Server,
+    standby: Option<&Server>,
     arguments: &Arguments,
     contestant: Contestant,
     table: &Table,
     contents: &Contents,
 ) -> Result<Figures> {
     copy::make(server, COPY)?;
+    if let (Some(standby), Some(feedback)) = (standby, contestant.feedback) {
+        standby::set_feedback(standby, server, feedback)?;
+    }
     let mut monitor = server.connect_as(SUPERUSER, COPY)?;
     let mut client = server.connect_as(SUPERUSER, COPY)?;
     let load = start_load(server, arguments, table)?;
@@ -96,8 +107,10 @@ fn measure(
         workers: contestant.workers,
     };
     let strategy = contestant.strategy;
+    let reports = start_reports(server, arguments, table)?;
     strategy.run(&mut client, job)?;
     let watched = watch.stop(&mut monitor, &table.name)?;
+    reports.map(Reports::stop).transpose()?;
 
     let mut figures = watched.figures;
     if let Some(sampler) = sampler {
@@ -133,6 +146,29 @@ fn start_load(server: &Server, arguments: &Arguments, table: &Table) -> Result<O
     let load = traffic.start(server, COPY, table)?;
     std::thread::sleep(WARM_UP);
     Ok(Some(load))
+}
+
+/// Where the report begins at once, its snapshot is older than the run.
+fn start_reports(server: &Server, arguments: &Arguments, table: &Table) -> Result<Option<Reports>> {
+    let Some(time) = arguments.report else {
+        return Ok(None);
+    };
+    let client = server.connect_as(SUPERUSER, COPY)?;
+    let (delay, time) = (
+        Duration::from_secs_f64(arguments.report_after),
+        Duration::from_secs_f64(time),
+    );
+    let reports = Reports::start(client, &table.name, delay, time, arguments.repeat_reports);
+    if delay.is_zero() {
+        let mut client = server.connect()?;
+        testenv::wait_for("the report to have its snapshot", || {
+            const SNAPSHOT: &str = "
+                SELECT count(*) > 0 FROM pg_stat_activity
+                WHERE datname = $1 AND backend_xmin IS NOT NULL AND xact_start IS NOT NULL";
+            Ok(client.query_one(SNAPSHOT, &[&COPY])?.get(0))
+        })?;
+    }
+    Ok(Some(reports))
 }
 
 fn start_sampler(client: &mut Client, arguments: &Arguments) -> Result<Option<Sampler>> {
