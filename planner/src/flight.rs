@@ -7,8 +7,9 @@ use std::time::Duration;
 
 /// So long the horizon is waited for, whatever is known of it.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Longer waits take at most one part in so many of the time that the sweep has worked.
-const WORK_PER_WAIT: u32 = 5;
+/// Longer waits take at most one part in so many of the time. To give a window up takes about twice as long as to recycle
+/// it, and leaves the table and its indexes larger; a wait costs nobody anything.
+const TIME_PER_WAIT: u32 = 2;
 /// And none is longer than this many times what the horizon was late before.
 const USUAL: u32 = 2;
 /// What was seen long ago counts less: by one part in so many with each pass.
@@ -83,7 +84,7 @@ impl Flight {
     /// Whether the horizon is likely to move soon.
     fn waits(&self, now: Situation) -> bool {
         let is_usual = self.lag.is_some_and(|lag| now.age < lag * USUAL);
-        now.age < PATIENCE || is_usual && self.waited < now.elapsed / WORK_PER_WAIT
+        now.age < PATIENCE || is_usual && self.waited < now.elapsed / TIME_PER_WAIT
     }
 
     /// Tells that the sweep has waited for so long.
@@ -221,7 +222,7 @@ mod tests {
             prop_assert!(swept.windows <= most);
             // Each window may be waited for briefly when the horizon was never seen to lag.
             let brief = PATIENCE * windows * PASSES;
-            prop_assert!(swept.waited <= swept.time / WORK_PER_WAIT + brief + NAP);
+            prop_assert!(swept.waited <= swept.time / TIME_PER_WAIT + brief + NAP);
         }
 
         #[test]

@@ -11,6 +11,7 @@ use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::passes::InFlight;
 use crate::job::part::Position;
+use crate::messages::Reason;
 use crate::pg::{settings as server_settings, usage};
 use crate::run::throttle::Work;
 use crate::settings;
@@ -48,6 +49,9 @@ impl Leaf<'_> {
     /// The window to pass over next; `None` when all are swept.
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
         while let Some(next) = self.next()? {
+            if next != Next::Wait {
+                self.run.driver.has_waited(|reason| reason == Reason::Horizon)?;
+            }
             let window = match next {
                 Next::Pass => self.sweeping.in_flight.pop_front(),
                 Next::Begin => self.begin_window()?,

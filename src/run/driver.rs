@@ -271,7 +271,8 @@ impl Driver {
 
     /// Whether others see that the run waits for this reason.
     pub fn is_waiting(&self, reason: Reason) -> bool {
-        self.waits.get() == Some(reason)
+        let waits = self.waits.borrow();
+        waits.as_ref().is_some_and(|(wait, _)| wait.reason == reason)
     }
 
     /// Lets others see that the run works again, if they saw that it waits for such a reason.
