@@ -22,6 +22,7 @@ static LOCK_RETRY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ROW_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 static MAX_BATCH_TIME: GucSetting<i32> = GucSetting::<i32>::new(25);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static HORIZON_PATIENCE: GucSetting<f64> = GucSetting::<f64>::new(1.5);
 static PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_WAL_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_REPLICA_LAG: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -86,6 +87,16 @@ pub fn define() {
         86_400_000,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_float_guc(
+        c"safe_backfill.horizon_patience",
+        c"Sets how long a backfill may wait in all until dead row versions can be removed, as a multiple of the time that it works.",
+        c"It waits only where dead row versions become removable often enough for that. Larger values keep the table and its indexes smaller, for instance beside a standby that sends feedback.",
+        &HORIZON_PATIENCE,
+        0.0,
+        1000.0,
+        GucContext::Userset,
+        GucFlags::default(),
     );
     define_throttle();
     define_wal_limits();
@@ -278,6 +289,11 @@ pub fn row_lock_timeout() -> Duration {
 /// How long one batch may hold its row locks.
 pub fn max_batch_time() -> Duration {
     millis(MAX_BATCH_TIME.get()).min(crate::pg::settings::deadlock_timeout() / 4)
+}
+
+/// How long a run may wait for the horizon in all, as a multiple of the time that it works.
+pub fn horizon_patience() -> f64 {
+    HORIZON_PATIENCE.get()
 }
 
 /// The time between two progress messages, or `None` when they are off.

@@ -157,6 +157,24 @@ impl Claims {
         self.done.load(SeqCst) + under_way.sum::<u32>()
     }
 
+    /// How many blocks nobody has claimed in this round; 0 if it is over.
+    pub fn unclaimed(&self, round: Round) -> u32 {
+        let (now, next) = self.state();
+        match now == round {
+            true => self.end.load(SeqCst).saturating_sub(next),
+            false => 0,
+        }
+    }
+
+    /// The share of all blocks of this round that [`Claims::blocks_done`] counts, from 0 to 1.
+    pub fn share_done(&self) -> f64 {
+        let all = self
+            .end
+            .load(SeqCst)
+            .saturating_sub(self.start.load(SeqCst));
+        f64::from(self.blocks_done().min(all)) / f64::from(all.max(1))
+    }
+
     /// Whether process `worker` sweeps nothing.
     pub fn is_idle(&self, worker: usize) -> bool {
         self.slot(worker).load(SeqCst) == NONE

@@ -5,15 +5,20 @@
 
 use std::time::Duration;
 
+use crate::window::PASSES;
+
 /// So long the horizon is waited for, whatever is known of it.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Longer waits take at most one part in so many of the time. To give a window up takes about twice as long as to recycle
-/// it, and leaves the table and its indexes larger; a wait costs nobody anything.
-const TIME_PER_WAIT: u32 = 2;
-/// And none is longer than this many times what the horizon was late before.
+/// A wait ends when the horizon is so many times later than it usually is.
 const USUAL: u32 = 2;
-/// What was seen long ago counts less: by one part in so many with each pass.
-const FORGETTING: u32 = 8;
+/// How late the horizon usually is, is forgotten after so many times that time.
+const MEMORY: u32 = 4;
+/// Of all the patience, one part in so many is for a horizon that has not moved before, or is later than usual.
+const PART_FOR_SURPRISES: f64 = 15.0;
+/// And never more than this: such a transaction may last for hours.
+const LONGEST_SURPRISE: Duration = Duration::from_secs(60);
+/// What was measured before counts for so many parts, and the last pass for one.
+const SMOOTHING: u32 = 4;
 
 /// What the sweep does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,57 +44,112 @@ pub struct Situation {
     pub is_due: bool,
     /// How long ago that pass ended.
     pub age: Duration,
-    /// Whether there are blocks that no process has claimed.
-    pub has_more: bool,
+    /// How many more passes the first of them needs.
+    pub passes: u32,
+    /// How many windows' worth of blocks no process has claimed.
+    pub more: f64,
     /// How long the sweep has worked, its waits included.
     pub elapsed: Duration,
+    /// Which share of its work is done, from 0 to 1.
+    pub share: f64,
 }
 
 /// Decides how a sweep goes on.
 #[derive(Debug, Clone)]
 pub struct Flight {
     most: usize,
-    /// How late the horizon was when it passed a window; `None` before it has passed any.
-    lag: Option<Duration>,
+    patience: f64,
+    /// How late the horizon was when it passed a window, and when that was; `None` before it has passed any.
+    lag: Option<(Duration, Duration)>,
+    /// How long one pass over a window takes.
+    pass: Duration,
+    /// What was decided last, and when.
+    last: Option<(Next, Duration)>,
     waited: Duration,
+    /// How much of that was longer than could be foreseen.
+    surprised: Duration,
 }
 
 impl Flight {
-    /// With at most `most` windows in flight, whose pages should stay in memory.
-    pub fn new(most: usize) -> Self {
+    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last `patience` times
+    /// as long as the work does without them.
+    pub fn new(most: usize, patience: f64) -> Self {
         Flight {
             most: most.max(1),
+            patience,
             lag: None,
+            pass: Duration::ZERO,
+            last: None,
             waited: Duration::ZERO,
+            surprised: Duration::ZERO,
         }
     }
 
     /// What to do now; `None` when all is done.
     pub fn next(&mut self, now: Situation) -> Option<Next> {
+        self.learn(now);
+        let has_more = now.more > 0.0;
         let next = match now {
-            Situation { windows: 0, .. } => return now.has_more.then_some(Next::Begin),
+            Situation { windows: 0, .. } => return has_more.then_some(Next::Begin),
             Situation { is_due: true, .. } => Next::Pass,
-            _ if now.has_more && now.windows < self.most => Next::Begin,
+            _ if has_more && now.windows < self.most => Next::Begin,
             _ if self.waits(now) => Next::Wait,
-            _ if now.has_more => Next::FillAtOnce,
+            _ if has_more => Next::FillAtOnce,
             _ => Next::GiveUp,
         };
-        if next == Next::Pass {
-            let before = self.lag.unwrap_or_default();
-            self.lag = Some(now.age.max(before - before / FORGETTING));
-        }
+        self.last = Some((next, now.elapsed));
         Some(next)
     }
 
-    /// Whether the horizon is likely to move soon.
-    fn waits(&self, now: Situation) -> bool {
-        let is_usual = self.lag.is_some_and(|lag| now.age < lag * USUAL);
-        now.age < PATIENCE || is_usual && self.waited < now.elapsed / TIME_PER_WAIT
+    /// Measures what was decided last, and how late the horizon is.
+    fn learn(&mut self, now: Situation) {
+        let spent = |since: Duration| now.elapsed.saturating_sub(since);
+        match self.last {
+            Some((Next::Pass | Next::Begin, since)) if self.pass.is_zero() => {
+                self.pass = spent(since);
+            }
+            Some((Next::Pass | Next::Begin, since)) => {
+                self.pass = (self.pass * SMOOTHING + spent(since)) / (SMOOTHING + 1);
+            }
+            Some((Next::Wait, since)) => {
+                self.waited += spent(since);
+                if !self.is_usual(now.age) {
+                    self.surprised += spent(since);
+                }
+            }
+            _ => {}
+        }
+        if now.windows > 0 && now.is_due {
+            let is_longest = |(lag, seen): (Duration, Duration)| {
+                now.age >= lag || now.elapsed > seen + lag * MEMORY
+            };
+            if self.lag.is_none_or(is_longest) {
+                self.lag = Some((now.age, now.elapsed));
+            }
+        }
     }
 
-    /// Tells that the sweep has waited for so long.
-    pub fn waited(&mut self, time: Duration) {
-        self.waited += time;
+    fn is_usual(&self, age: Duration) -> bool {
+        self.lag.is_some_and(|(lag, _)| age < lag * USUAL)
+    }
+
+    /// Whether the horizon is likely to move soon enough.
+    fn waits(&self, now: Situation) -> bool {
+        let work = now.elapsed.saturating_sub(self.waited).as_secs_f64();
+        let patience = self.patience * work / now.share.clamp(0.01, 1.0);
+        let surprise = (patience / PART_FOR_SURPRISES).min(LONGEST_SURPRISE.as_secs_f64());
+        now.age < PATIENCE
+            || self.is_usual(now.age)
+                && self.waited.as_secs_f64() + self.waits_ahead(now) <= patience
+            || self.surprised.as_secs_f64() < surprise && !self.is_usual(now.age)
+    }
+
+    /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
+    fn waits_ahead(&self, now: Situation) -> f64 {
+        let (lag, _) = self.lag.unwrap_or_default();
+        let others = self.pass * u32::try_from(now.windows).unwrap_or(u32::MAX);
+        let rounds = f64::from(now.passes) + f64::from(PASSES) * now.more / self.most as f64;
+        lag.saturating_sub(others).as_secs_f64() * rounds
     }
 }
 
@@ -98,10 +158,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Passes that a window takes.
-    const PASSES: u32 = 9;
     const PASS: Duration = Duration::from_millis(80);
     const NAP: Duration = Duration::from_millis(2);
+    const PATIENT: f64 = 1.5;
 
     /// How a horizon moves: the end of the transactions that it has passed, by time.
     #[derive(Debug, Clone, Copy)]
@@ -128,6 +187,9 @@ mod tests {
         }
     }
 
+    /// Half so many times as long it takes to fill rows at once.
+    const SLOWER_AT_ONCE: u32 = 5;
+
     #[derive(Debug, Default)]
     struct Swept {
         time: Duration,
@@ -146,8 +208,9 @@ mod tests {
     }
 
     /// Sweeps a table of so many windows.
-    fn sweep(mut left: u32, most: usize, horizon: Horizon) -> Swept {
-        let mut flight = Flight::new(most);
+    fn sweep(windows: u32, most: usize, horizon: Horizon, patience: f64) -> Swept {
+        let mut flight = Flight::new(most, patience);
+        let mut left = windows;
         // Each window: passes to go, and when the last one ended.
         let mut in_flight = std::collections::VecDeque::new();
         // A transaction at 0 has passed any horizon that has not begun to move.
@@ -157,13 +220,17 @@ mod tests {
         };
         loop {
             let (now, front) = (swept.time, in_flight.front().copied());
-            let (_, ended) = front.unwrap_or((0, now));
+            let (passes, ended) = front.unwrap_or((0, now));
+            let to_go: u32 = in_flight.iter().map(|(passes, _)| passes).sum();
+            let all = f64::from(windows.max(1) * PASSES);
             let situation = Situation {
                 windows: in_flight.len(),
                 is_due: ended <= horizon.at(now),
                 age: now - ended,
-                has_more: left > 0,
+                passes,
+                more: f64::from(left),
                 elapsed: now,
+                share: 1.0 - f64::from(left * PASSES + to_go) / all,
             };
             let Some(next) = flight.next(situation) else {
                 return swept;
@@ -171,9 +238,9 @@ mod tests {
             match next {
                 Next::Wait => {
                     assert!(left == 0 || in_flight.len() == most);
-                    flight.waited(NAP);
-                    swept.waited += NAP;
-                    swept.time += NAP;
+                    let nap = (situation.age / 10).clamp(NAP, NAP * 25);
+                    swept.waited += nap;
+                    swept.time += nap;
                 }
                 Next::Begin => {
                     left -= 1;
@@ -192,12 +259,12 @@ mod tests {
                 Next::FillAtOnce => {
                     left -= 1;
                     swept.cold += PASSES;
-                    swept.time += PASS * PASSES;
+                    swept.time += PASS * PASSES * SLOWER_AT_ONCE / 2;
                 }
                 Next::GiveUp => {
                     let (passes, _) = in_flight.pop_front().unwrap();
                     swept.cold += passes;
-                    swept.time += PASS * passes;
+                    swept.time += PASS * passes * SLOWER_AT_ONCE / 2;
                 }
             }
             swept.windows = swept.windows.max(in_flight.len());
@@ -216,19 +283,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_is_swept_within_the_limits(windows in 0u32..100, most in 1usize..64, horizon in any_horizon()) {
-            let swept = sweep(windows, most, horizon);
+        fn all_is_swept_within_the_limits(
+            windows in 0u32..100,
+            most in 1usize..64,
+            horizon in any_horizon(),
+            patience in 0.0..20.0f64,
+        ) {
+            let swept = sweep(windows, most, horizon, patience);
             prop_assert_eq!(swept.hot + swept.cold, windows * PASSES);
             prop_assert!(swept.windows <= most);
-            // Each window may be waited for briefly when the horizon was never seen to lag.
-            let brief = PATIENCE * windows * PASSES;
-            prop_assert!(swept.waited <= swept.time / TIME_PER_WAIT + brief + NAP);
+            // Each window may be waited for briefly. Work that is given up takes longer than was foreseen.
+            let brief = (PATIENCE * windows * PASSES).as_secs_f64();
+            let work = (swept.time - swept.waited).as_secs_f64();
+            prop_assert!(swept.waited.as_secs_f64() <= 1.1 * (patience * work + brief) + 0.1);
         }
 
         #[test]
         fn a_lag_that_fits_into_the_windows_costs_nothing(windows in 1u32..100, millis in 1u64..2000) {
             let lag = Duration::from_millis(millis);
-            let swept = sweep(windows, 64, Horizon::Late(lag));
+            let swept = sweep(windows, 64, Horizon::Late(lag), PATIENT);
             // The last windows may have to wait, each pass for as long as the horizon is late.
             prop_assert!(swept.cold <= windows + PASSES * (lag.as_millis() / PASS.as_millis() + 2) as u32);
         }
@@ -236,41 +309,52 @@ mod tests {
 
     #[test]
     fn a_prompt_horizon_needs_one_window() {
-        let swept = sweep(50, 64, Horizon::Late(Duration::ZERO));
+        let swept = sweep(50, 64, Horizon::Late(Duration::ZERO), PATIENT);
         assert_eq!((swept.windows, swept.waited), (1, Duration::ZERO));
         // One that is as late as a short transaction takes needs two.
-        let swept = sweep(50, 64, Horizon::Late(5 * NAP));
+        let swept = sweep(50, 64, Horizon::Late(5 * NAP), PATIENT);
         assert!(swept.windows == 2 && swept.cold == 50, "{swept:?}");
     }
 
     #[test]
-    fn a_horizon_that_moves_in_steps_is_made_use_of() {
-        for (seconds, windows, least) in [(1, 9, 0.6), (1, 50, 0.8), (10, 100, 0.4)] {
+    fn a_horizon_that_moves_in_steps_is_waited_for_where_that_is_faster() {
+        let shares = [
+            (1, 9, PATIENT, 0.85),
+            (1, 50, PATIENT, 0.88),
+            (10, 9, PATIENT, 0.0),
+            (10, 9, 20.0, 0.75),
+            (10, 100, PATIENT, 0.85),
+        ];
+        for (seconds, windows, patience, least) in shares {
             let step = Duration::from_secs(seconds);
-            let swept = sweep(windows, 64, Horizon::InSteps(step));
-            assert!(
-                swept.share() >= least,
-                "{seconds} s: {swept:?}, {}",
-                swept.share()
-            );
+            let swept = sweep(windows, 64, Horizon::InSteps(step), patience);
+            let share = swept.share();
+            assert!(share >= least, "{seconds} s: {swept:?}, {share}");
         }
+    }
+
+    #[test]
+    fn a_horizon_whose_steps_are_too_far_apart_is_not_waited_for_in_vain() {
+        let swept = sweep(9, 64, Horizon::InSteps(Duration::from_secs(10)), PATIENT);
+        assert!(swept.waited < swept.time / 8, "{swept:?}");
     }
 
     #[test]
     fn recycling_comes_back_when_a_report_has_ended() {
         let report = Duration::from_secs(8);
-        let swept = sweep(50, 16, Horizon::HeldUntil(report));
+        let swept = sweep(50, 16, Horizon::HeldUntil(report), PATIENT);
         // What was done meanwhile, and the first pass over the rest.
         let meanwhile = (report.as_millis() / PASS.as_millis()) as u32;
         assert!(swept.cold <= meanwhile + 50 + PASSES, "{swept:?}");
     }
 
     #[test]
-    fn a_horizon_that_never_moves_is_waited_for_once() {
-        for windows in [1, 10, 100] {
-            let swept = sweep(windows, 16, Horizon::Held);
+    fn a_horizon_that_never_moves_takes_a_tenth_of_the_time() {
+        for windows in [1, 10, 100, 10_000] {
+            let swept = sweep(windows, 16, Horizon::Held, PATIENT);
             assert_eq!(swept.hot, 0);
-            assert!(swept.waited <= PATIENCE, "{swept:?}");
+            let most = 11 * (swept.time / 100).min(LONGEST_SURPRISE / 10) + PATIENCE;
+            assert!(swept.waited <= most, "{swept:?}");
         }
     }
 }

@@ -21,7 +21,9 @@ const WORTH_A_PASS: usize = 50;
 /// Each row moved gets a second entry in every index. The leaves of a B-tree are built 90 % full: this many entries fit
 /// in without splitting them. `make bench` and `tests/client/growth.rs` measure it.
 const ROOM: f64 = 0.11;
-/// The same for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
+/// How many passes a window takes, each of which uses the room that the first one has made.
+pub const PASSES: u32 = (1.0 / ROOM) as u32;
+/// Like [`ROOM`], for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
 /// uses the room that was made before it, and moves one row when that is used up.
 const ROOM_LATER: f64 = 0.05;
 /// A pass moves at least this many rows of a page on average, even of one with few rows: more passes would cost more
@@ -352,6 +354,12 @@ impl Window {
         } else {
             done
         }
+    }
+
+    /// How many more passes it takes, if it goes on as it is.
+    pub fn passes_left(&self) -> u32 {
+        let in_one = self.rows as f64 * ROOM;
+        (self.left as f64 / in_one.max(1.0)).ceil() as u32
     }
 
     /// The rows that other transactions held when a pass came by.

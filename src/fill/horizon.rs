@@ -52,10 +52,7 @@ impl Leaf<'_> {
         if age >= WORTH_TELLING {
             self.note_horizon()?;
         }
-        let began = Instant::now();
-        let nap = (age / NAPS_PER_AGE).clamp(SHORTEST_NAP, LONGEST_NAP);
-        usage::sleep(nap);
-        self.sweeping.flight.waited(began.elapsed());
+        usage::sleep((age / NAPS_PER_AGE).clamp(SHORTEST_NAP, LONGEST_NAP));
         Ok(())
     }
 

@@ -235,6 +235,7 @@ impl<'a> Leaf<'a> {
         if !time.is_zero() {
             self.recorder.has_paused(time);
             self.report.has_paused(time);
+            self.sweeping.since += time;
             self.patience.renew();
         }
     }

@@ -15,20 +15,22 @@ use crate::fill::batch::Filled;
 use crate::fill::passes::InFlight;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
-use crate::pg::settings;
+use crate::pg::settings as server_settings;
+use crate::settings;
 
 /// How many windows a process has in flight beside other processes of its run, whose batches hold the horizon back for as
 /// long as they take.
 const WINDOWS_BESIDE_OTHERS: usize = CLAIMS_PER_SHARE as usize;
 /// One part in so many of shared buffers may be in flight; the indexes need some, too, and so do others.
 const SHARE_OF_BUFFERS: usize = 2;
-/// More windows than this are not in flight, however much memory there is: 1 GB, of which about 8 MB are remembered.
-const MOST_IN_FLIGHT: usize = 64;
+/// More windows than this are not in flight, however much memory there is: 3 GB, of which about 24 MB are remembered.
+const MOST_IN_FLIGHT: usize = 192;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
+    /// When it began, later by the time for which it was paused.
     pub(super) since: Instant,
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
@@ -45,12 +47,12 @@ impl Sweeping {
     /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
         let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
-        let most = settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
+        let most = server_settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
         Sweeping {
             began_at: 0,
             since: Instant::now(),
             in_flight: VecDeque::new(),
-            flight: Flight::new(most.clamp(least, MOST_IN_FLIGHT)),
+            flight: Flight::new(most.clamp(least, MOST_IN_FLIGHT), settings::horizon_patience()),
             recycling: Recycling::default(),
             refusing: false,
             last_window: None,

@@ -70,23 +70,34 @@ impl Leaf<'_> {
     }
 
     fn next(&mut self) -> Result<Option<Next>, Halt> {
-        let (is_due, ended) = match self.sweeping.in_flight.front() {
-            Some(first) => (self.due_at(first), first.ended),
-            None => (None, Instant::now()),
-        };
-        let is_due = match is_due {
+        let first = self.sweeping.in_flight.front();
+        let (passes, ended) = first.map_or((0, Instant::now()), |first| {
+            (first.window.passes_left(), first.ended)
+        });
+        let is_due = match first.and_then(|first| self.due_at(first)) {
             Some(id) => self.horizon_has_passed(id)?,
             None => true,
         };
+        let more = self.windows_left();
+        let share = self.run.membership.team().claims.share_done();
         let sweeping = &mut self.sweeping;
         Ok(sweeping.flight.next(Situation {
             windows: sweeping.in_flight.len(),
             is_due,
             age: ended.elapsed(),
-            has_more: self.round.is_some()
-                && self.run.membership.team().claims.open() == self.round,
+            passes,
+            more,
             elapsed: sweeping.since.elapsed(),
+            share,
         }))
+    }
+
+    /// How many windows this process will claim yet.
+    fn windows_left(&self) -> f64 {
+        let membership = &self.run.membership;
+        let of_round = |round| membership.team().claims.unclaimed(round);
+        let blocks = self.round.map_or(0, of_round);
+        f64::from(blocks) / f64::from(WINDOW) / f64::from(membership.of())
     }
 
     /// A new window; `None` when all blocks have been claimed.

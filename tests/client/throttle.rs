@@ -559,6 +559,9 @@ fn settings_have_units_and_limits() -> Result<()> {
         "lock_timeout = '2d'",
         "lock_retry_limit = '-1'",
         "lock_retry_limit = '2147483648'",
+        "horizon_patience = '-0.1'",
+        "horizon_patience = '1001'",
+        "horizon_patience = 'long'",
         "progress_interval = '-1'",
         "progress_interval = '30d'",
     ] {
