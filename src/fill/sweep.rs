@@ -50,7 +50,9 @@ impl Leaf<'_> {
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
         while let Some(next) = self.next()? {
             if next != Next::Wait {
-                self.run.driver.has_waited(|reason| reason == Reason::Horizon)?;
+                self.run
+                    .driver
+                    .has_waited(|reason| reason == Reason::Horizon)?;
             }
             let window = match next {
                 Next::Pass => self.sweeping.in_flight.pop_front(),

@@ -272,7 +272,9 @@ impl Driver {
     /// Whether others see that the run waits for this reason.
     pub fn is_waiting(&self, reason: Reason) -> bool {
         let waits = self.waits.borrow();
-        waits.as_ref().is_some_and(|(wait, _)| wait.reason == reason)
+        waits
+            .as_ref()
+            .is_some_and(|(wait, _)| wait.reason == reason)
     }
 
     /// Lets others see that the run works again, if they saw that it waits for such a reason.

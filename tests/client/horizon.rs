@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use client_tests::{Database, Notice, Options, Server, saying};
+use client_tests::{Database, Notice, Options, Server, Shutdown, saying};
 
 /// A table of about 5000 blocks, which are several windows.
 fn table(db: &Database) -> Result<()> {
@@ -160,4 +160,153 @@ fn a_standby_is_named_and_nothing_runs_on_it() -> Result<()> {
     let filled = reader.query_one("SELECT count(*) FROM t WHERE c = 1", &[])?;
     assert_eq!(filled.get::<_, i64>(0), 40000);
     Ok(())
+}
+
+/// Large enough for more windows than may be in flight with so few shared buffers.
+fn large_table() -> Result<Database> {
+    let options = Options::default()
+        .set("shared_buffers", "32MB")
+        .set("max_prepared_transactions", 2);
+    let db = Database::alone(options)?;
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, filler text, c int DEFAULT 0) WITH (autovacuum_enabled = off);
+         ALTER TABLE t ALTER filler SET STORAGE plain;
+         INSERT INTO t SELECT i, repeat('x', 850), NULL FROM generate_series(1, 160000) i",
+    )?;
+    db.execute("VACUUM t")?;
+    Ok(db)
+}
+
+/// Rows filled up to now, and how many of them by HOT updates.
+fn counts(db: &Database) -> Result<(f64, f64)> {
+    let count =
+        |what: &str| db.value::<f64>(&format!("SELECT {what}::float8 FROM safe_backfill_part"));
+    Ok((count("rows_filled")?, count("rows_hot")?))
+}
+
+#[test]
+fn recycling_comes_back_when_a_report_has_ended() -> Result<()> {
+    let db = large_table()?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 30")?;
+    report.commit()?;
+    let (rows, hot) = counts(&db)?;
+    let notices = run.end()?.succeeded()?;
+    let (all, all_hot) = counts(&db)?;
+    let (share, share_before) = ((all_hot - hot) / (all - rows), hot / rows);
+    // Windows that were in flight already go on as if nothing had been; so do the others.
+    ensure!(
+        share >= 0.75 && share_before < 0.3,
+        "{share_before} and then {share} of the updates were HOT: {notices:#?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
+    let db = large_table()?;
+    db.execute("CREATE TABLE other (id int)")?;
+    let mut first = db.connect()?;
+    let mut reading = first.transaction()?;
+    reading.execute("INSERT INTO other VALUES (1)", &[])?;
+    thread::sleep(Duration::from_millis(500));
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 20")?;
+    db.execute("BEGIN; INSERT INTO other VALUES (2); PREPARE TRANSACTION 'the next one'")?;
+    reading.commit()?;
+    let notices = run.end()?.succeeded()?;
+    db.execute("ROLLBACK PREPARED 'the next one'")?;
+    let said = saying(&notices, "dead row versions");
+    ensure!(
+        said.len() == 2 && said[1].to_string().contains("the next one"),
+        "{notices:#?}"
+    );
+    Ok(())
+}
+
+/// A standby of `db` that sends feedback about so often, through a slot if it has the name of one.
+fn standby_with_feedback(db: &Database, interval: &str, slot: &str) -> Result<Server> {
+    let options = Options::default()
+        .set("hot_standby_feedback", "on")
+        .set("wal_receiver_status_interval", interval)
+        .set("primary_slot_name", slot);
+    let standby = Server::standby_of(db.server(), options)?;
+    standby.catch_up_with(db.server())?;
+    db.wait_until(
+        "SELECT bool_or(r.backend_xmin IS NOT NULL OR s.xmin IS NOT NULL)
+         FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid",
+    )?;
+    Ok(standby)
+}
+
+#[test]
+fn the_feedback_of_an_idle_standby_is_waited_for() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    let _standby = standby_with_feedback(&db, "2s", "")?;
+    let run = db.start_after(
+        "SET safe_backfill.horizon_patience = 1000; SET safe_backfill.progress_interval = 0",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until(
+        "SELECT state = 'waiting' AND waits_for LIKE 'the xmin horizon, held by standby \"%' FROM safe_backfill_progress",
+    )?;
+    let notices = run.end()?.succeeded()?;
+    let (rows, hot) = counts(&db)?;
+    ensure!(hot / rows >= 0.8, "{hot} of {rows}: {notices:#?}");
+    let waits: bool = db.value("SELECT waits_for IS NOT NULL FROM safe_backfill_progress")?;
+    ensure!(!waits, "it says that it waits still");
+    Ok(())
+}
+
+#[test]
+fn a_slot_is_named_as_its_standby_while_that_is_there() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    db.execute("SELECT pg_create_physical_replication_slot('of_the_standby', true)")?;
+    // Feedback never comes again.
+    let standby = standby_with_feedback(&db, "1h", "of_the_standby")?;
+    let impatiently = "SET safe_backfill.horizon_patience = 0";
+    let notices = db
+        .call_after(impatiently, "CALL safe_backfill('t', 'c', 1)")?
+        .succeeded()?;
+    names(&notices, "standby \"")?;
+    let hint = saying(&notices, "dead row versions")[0].hint.clone();
+    let hint = hint.unwrap_or_default();
+    ensure!(
+        hint.contains("wal_receiver_status_interval") && !hint.contains("drop"),
+        "{hint}"
+    );
+
+    standby.stop(Shutdown::Fast)?;
+    db.wait_until("SELECT NOT active FROM pg_replication_slots")?;
+    db.execute("UPDATE t SET c = NULL")?;
+    let notices = db
+        .call_after(impatiently, "CALL safe_backfill('t', 'c', 1)")?
+        .succeeded()?;
+    names(&notices, "replication slot \"of_the_standby\"")?;
+    let hint = saying(&notices, "dead row versions")[0].hint.clone();
+    ensure!(
+        hint.unwrap_or_default()
+            .contains("pg_drop_replication_slot('of_the_standby')")
+    );
+    Ok(())
+}
+
+/// PostgreSQL 16 has no such setting.
+#[test]
+fn deferred_cleanup_is_named() -> Result<()> {
+    let installed = Database::new()?;
+    if installed.value::<i32>("SELECT current_setting('server_version_num')::int")? >= 160_000 {
+        return Ok(());
+    }
+    let db = Database::alone(Options::default().set("vacuum_defer_cleanup_age", 1_000_000))?;
+    table(&db)?;
+    names(&fill(&db)?, "vacuum_defer_cleanup_age")
 }
