@@ -101,6 +101,11 @@ impl Flight {
         Some(next)
     }
 
+    /// Whether the horizon is so late that passes are worth saving.
+    pub fn is_late(&self) -> bool {
+        self.lag.is_some_and(|(lag, _)| lag >= PATIENCE)
+    }
+
     /// Measures what was decided last, and how late the horizon is.
     fn learn(&mut self, now: Situation) {
         let spent = |since: Duration| now.elapsed.saturating_sub(since);

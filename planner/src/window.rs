@@ -26,6 +26,10 @@ pub const PASSES: u32 = (1.0 / ROOM) as u32;
 /// Like [`ROOM`], for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
 /// uses the room that was made before it, and moves one row when that is used up.
 const ROOM_LATER: f64 = 0.05;
+/// Beside a horizon that lags, passes are dear: rows that were filled are larger, so that each pass leaves less room than it
+/// found. Then every pass keeps room for this share of a page's rows, of at most so many parts of those that are left.
+const ROOM_KEPT: f64 = 0.08;
+const LEFT_PER_ROOM_KEPT: f64 = 3.0;
 /// A pass moves at least this many rows of a page on average, even of one with few rows: more passes would cost more
 /// than the indexes gain.
 const LEAST_SHARE: f64 = 0.25;
@@ -86,6 +90,13 @@ pub struct Window {
     rows: usize,
     /// Rows that this pass left for the next.
     left: usize,
+    /// Rows that were tried up to now, and before this pass.
+    tried: usize,
+    tried_before: usize,
+    /// How many of them the last pass tried.
+    tried_last: usize,
+    /// Later passes keep the room up.
+    keeps_room: bool,
     /// How many rows may still be moved for the pages that this pass has read; fractions add up from page to page.
     due: f64,
     /// Rows that were chosen and not yet returned.
@@ -132,6 +143,10 @@ impl Window {
             cursor: 0,
             rows: 0,
             left: 0,
+            tried: 0,
+            tried_before: 0,
+            tried_last: 0,
+            keeps_room: false,
             due: 0.0,
             queue: VecDeque::new(),
             moving: vec![],
@@ -240,6 +255,10 @@ impl Window {
         let share = self.share(rows as f64, crowded as f64);
         self.due = (self.due + share).min(share + 1.0);
         let room = match crowded {
+            0 if self.pass > 0 && self.keeps_room => {
+                let most = page.rows.len() as f64 / LEFT_PER_ROOM_KEPT;
+                (rows as f64 * ROOM_KEPT).min(most).round() as usize
+            }
             0 if self.pass > 0 => 1,
             _ => share.min(page.rows.len() as f64 / LEFT_PER_ROOM).round() as usize,
         };
@@ -280,6 +299,7 @@ impl Window {
 
     /// Records that a statement has tried to fill these rows and succeeded.
     pub fn tried(&mut self, tids: &[Tid]) {
+        self.tried += tids.len();
         for tid in tids {
             if let Some(page) = self.page_mut(tid.block) {
                 page.tried.insert(tid.offset);
@@ -339,6 +359,8 @@ impl Window {
         self.pass += 1;
         self.cursor = 0;
         self.left = 0;
+        self.tried_last = self.tried - self.tried_before;
+        self.tried_before = self.tried;
         true
     }
 
@@ -347,7 +369,7 @@ impl Window {
         if self.rows == 0 {
             return self.cursor as f64 / self.pages.len().max(1) as f64;
         }
-        let done = self.rows.saturating_sub(self.left) as f64 / self.rows as f64;
+        let done = (self.tried as f64 / self.rows as f64).min(1.0);
         if self.pass == 0 {
             // Rows on pages not looked at yet are not counted yet.
             done * self.cursor as f64 / self.pages.len().max(1) as f64
@@ -356,10 +378,15 @@ impl Window {
         }
     }
 
-    /// How many more passes it takes, if it goes on as it is.
+    /// How many more passes it takes, if each does as much as the last one.
     pub fn passes_left(&self) -> u32 {
-        let in_one = self.rows as f64 * ROOM;
-        (self.left as f64 / in_one.max(1.0)).ceil() as u32
+        let left = self.rows.saturating_sub(self.tried) as f64;
+        (left / self.tried_last.max(1) as f64).ceil() as u32
+    }
+
+    /// From now on, passes keep room up by moving more rows, so that fewer of them do.
+    pub fn keep_room(&mut self) {
+        self.keeps_room = true;
     }
 
     /// The rows that other transactions held when a pass came by.

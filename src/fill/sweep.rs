@@ -64,8 +64,11 @@ impl Leaf<'_> {
                 Next::FillAtOnce => self.fill_at_once()?,
                 Next::GiveUp => self.give_up_window()?,
             };
-            if window.is_some() {
-                return Ok(window);
+            if let Some(mut window) = window {
+                if self.sweeping.flight.is_late() {
+                    window.window.keep_room();
+                }
+                return Ok(Some(window));
             }
         }
         Ok(None)
