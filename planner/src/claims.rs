@@ -166,13 +166,10 @@ impl Claims {
         }
     }
 
-    /// The share of all blocks of this round that [`Claims::blocks_done`] counts, from 0 to 1.
-    pub fn share_done(&self) -> f64 {
-        let all = self
-            .end
-            .load(SeqCst)
-            .saturating_sub(self.start.load(SeqCst));
-        f64::from(self.blocks_done().min(all)) / f64::from(all.max(1))
+    /// How many blocks this round has.
+    pub fn blocks(&self) -> u32 {
+        let start = self.start.load(SeqCst);
+        self.end.load(SeqCst).saturating_sub(start)
     }
 
     /// Whether process `worker` sweeps nothing.

@@ -17,6 +17,8 @@ const MEMORY: u32 = 4;
 const PART_FOR_SURPRISES: f64 = 15.0;
 /// And never more than this: such a transaction may last for hours.
 const LONGEST_SURPRISE: Duration = Duration::from_secs(60);
+/// All passes over a window take about so many times as long as the first one, which moves rows to other pages.
+const WORK_PER_FIRST_PASS: f64 = 2.0;
 /// What was measured before counts for so many parts, and the last pass for one.
 const SMOOTHING: u32 = 4;
 
@@ -50,8 +52,8 @@ pub struct Situation {
     pub more: f64,
     /// How long the sweep has worked, its waits included.
     pub elapsed: Duration,
-    /// Which share of its work is done, from 0 to 1.
-    pub share: f64,
+    /// How many windows there are in all for this process.
+    pub all: f64,
 }
 
 /// Decides how a sweep goes on.
@@ -61,7 +63,8 @@ pub struct Flight {
     patience: f64,
     /// How late the horizon was when it passed a window, and when that was; `None` before it has passed any.
     lag: Option<(Duration, Duration)>,
-    /// How long one pass over a window takes.
+    /// How long the first pass over a window takes, and another one.
+    first_pass: Duration,
     pass: Duration,
     /// What was decided last, and when.
     last: Option<(Next, Duration)>,
@@ -78,6 +81,7 @@ impl Flight {
             most: most.max(1),
             patience,
             lag: None,
+            first_pass: Duration::ZERO,
             pass: Duration::ZERO,
             last: None,
             waited: Duration::ZERO,
@@ -92,6 +96,7 @@ impl Flight {
         let next = match now {
             Situation { windows: 0, .. } => return has_more.then_some(Next::Begin),
             Situation { is_due: true, .. } => Next::Pass,
+            _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
             _ if has_more && now.windows < self.most => Next::Begin,
             _ if self.waits(now) => Next::Wait,
             _ if has_more => Next::FillAtOnce,
@@ -110,12 +115,8 @@ impl Flight {
     fn learn(&mut self, now: Situation) {
         let spent = |since: Duration| now.elapsed.saturating_sub(since);
         match self.last {
-            Some((Next::Pass | Next::Begin, since)) if self.pass.is_zero() => {
-                self.pass = spent(since);
-            }
-            Some((Next::Pass | Next::Begin, since)) => {
-                self.pass = (self.pass * SMOOTHING + spent(since)) / (SMOOTHING + 1);
-            }
+            Some((Next::Begin, since)) => smooth(&mut self.first_pass, spent(since)),
+            Some((Next::Pass, since)) => smooth(&mut self.pass, spent(since)),
             Some((Next::Wait, since)) => {
                 self.waited += spent(since);
                 if !self.is_usual(now.age) {
@@ -138,15 +139,28 @@ impl Flight {
         self.lag.is_some_and(|(lag, _)| age < lag * USUAL)
     }
 
+    /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
+    fn patience(&self, now: Situation) -> (f64, f64) {
+        let work = self.first_pass.as_secs_f64() * WORK_PER_FIRST_PASS * now.all;
+        let all = self.patience * work;
+        let surprise = (all / PART_FOR_SURPRISES).min(LONGEST_SURPRISE.as_secs_f64());
+        (all, surprise)
+    }
+
+    /// Whether the horizon is as late as usual, or not much later.
+    fn is_expected(&self, now: Situation) -> bool {
+        let (_, surprise) = self.patience(now);
+        now.age < PATIENCE || self.is_usual(now.age) || now.age.as_secs_f64() < surprise
+    }
+
     /// Whether the horizon is likely to move soon enough.
     fn waits(&self, now: Situation) -> bool {
-        let work = now.elapsed.saturating_sub(self.waited).as_secs_f64();
-        let patience = self.patience * work / now.share.clamp(0.01, 1.0);
-        let surprise = (patience / PART_FOR_SURPRISES).min(LONGEST_SURPRISE.as_secs_f64());
-        now.age < PATIENCE
-            || self.is_usual(now.age)
-                && self.waited.as_secs_f64() + self.waits_ahead(now) <= patience
-            || self.surprised.as_secs_f64() < surprise && !self.is_usual(now.age)
+        let (patience, surprise) = self.patience(now);
+        match self.is_usual(now.age) {
+            _ if now.age < PATIENCE => true,
+            true => self.waited.as_secs_f64() + self.waits_ahead(now) <= patience,
+            false => self.surprised.as_secs_f64() < surprise,
+        }
     }
 
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
@@ -158,12 +172,20 @@ impl Flight {
     }
 }
 
+fn smooth(average: &mut Duration, last: Duration) {
+    *average = match average.is_zero() {
+        true => last,
+        false => (*average * SMOOTHING + last) / (SMOOTHING + 1),
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PASS: Duration = Duration::from_millis(80);
+    const FIRST_PASS: Duration = Duration::from_millis(500);
+    const PASS: Duration = Duration::from_millis(60);
     const NAP: Duration = Duration::from_millis(2);
     const PATIENT: f64 = 1.5;
 
@@ -192,8 +214,8 @@ mod tests {
         }
     }
 
-    /// Half so many times as long it takes to fill rows at once.
-    const SLOWER_AT_ONCE: u32 = 5;
+    /// How long it takes to fill all rows of a window at once.
+    const AT_ONCE: Duration = Duration::from_millis(2000);
 
     #[derive(Debug, Default)]
     struct Swept {
@@ -226,8 +248,6 @@ mod tests {
         loop {
             let (now, front) = (swept.time, in_flight.front().copied());
             let (passes, ended) = front.unwrap_or((0, now));
-            let to_go: u32 = in_flight.iter().map(|(passes, _)| passes).sum();
-            let all = f64::from(windows.max(1) * PASSES);
             let situation = Situation {
                 windows: in_flight.len(),
                 is_due: ended <= horizon.at(now),
@@ -235,7 +255,7 @@ mod tests {
                 passes,
                 more: f64::from(left),
                 elapsed: now,
-                share: 1.0 - f64::from(left * PASSES + to_go) / all,
+                all: f64::from(windows),
             };
             let Some(next) = flight.next(situation) else {
                 return swept;
@@ -250,7 +270,7 @@ mod tests {
                 Next::Begin => {
                     left -= 1;
                     swept.cold += 1;
-                    swept.time += PASS;
+                    swept.time += FIRST_PASS;
                     in_flight.push_back((PASSES - 1, swept.time));
                 }
                 Next::Pass => {
@@ -264,12 +284,12 @@ mod tests {
                 Next::FillAtOnce => {
                     left -= 1;
                     swept.cold += PASSES;
-                    swept.time += PASS * PASSES * SLOWER_AT_ONCE / 2;
+                    swept.time += AT_ONCE;
                 }
                 Next::GiveUp => {
                     let (passes, _) = in_flight.pop_front().unwrap();
                     swept.cold += passes;
-                    swept.time += PASS * passes * SLOWER_AT_ONCE / 2;
+                    swept.time += AT_ONCE * passes / PASSES;
                 }
             }
             swept.windows = swept.windows.max(in_flight.len());

@@ -83,8 +83,7 @@ impl Leaf<'_> {
             Some(id) => self.horizon_has_passed(id)?,
             None => true,
         };
-        let more = self.windows_left();
-        let share = self.run.membership.team().claims.share_done();
+        let (more, all) = self.windows_left();
         let sweeping = &mut self.sweeping;
         Ok(sweeping.flight.next(Situation {
             windows: sweeping.in_flight.len(),
@@ -93,16 +92,17 @@ impl Leaf<'_> {
             passes,
             more,
             elapsed: sweeping.since.elapsed(),
-            share,
+            all,
         }))
     }
 
-    /// How many windows this process will claim yet.
-    fn windows_left(&self) -> f64 {
+    /// How many windows this process will claim yet, and how many it does in all.
+    fn windows_left(&self) -> (f64, f64) {
         let membership = &self.run.membership;
-        let of_round = |round| membership.team().claims.unclaimed(round);
-        let blocks = self.round.map_or(0, of_round);
-        f64::from(blocks) / f64::from(WINDOW) / f64::from(membership.of())
+        let claims = &membership.team().claims;
+        let windows = |blocks| f64::from(blocks) / f64::from(WINDOW) / f64::from(membership.of());
+        let unclaimed = self.round.map_or(0, |round| claims.unclaimed(round));
+        (windows(unclaimed), windows(claims.blocks()))
     }
 
     /// A new window; `None` when all blocks have been claimed.
