@@ -106,6 +106,15 @@ impl Flight {
         Some(next)
     }
 
+    /// Tells how late the horizon is expected to be, unless it has moved already. Whether that is news.
+    pub fn expects(&mut self, lag: Duration, elapsed: Duration) -> bool {
+        let is_news = self.lag.is_none();
+        if is_news {
+            self.lag = Some((lag, elapsed));
+        }
+        is_news
+    }
+
     /// Whether the horizon is so late that passes are worth saving.
     pub fn is_late(&self) -> bool {
         self.lag.is_some_and(|(lag, _)| lag >= PATIENCE)

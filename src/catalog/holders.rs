@@ -13,6 +13,8 @@ pub struct Holder {
     pub description: String,
     /// What to do about it.
     pub hint: String,
+    /// It is a standby that streams.
+    pub is_standby: bool,
     /// What tells it from another one.
     pub identity: String,
 }
@@ -27,6 +29,7 @@ pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<Holder> {
     Some(Holder {
         description: row.get(1)?,
         hint: messages::hint_on_holder(&kind, name.as_deref()),
+        is_standby: kind == "standby",
         identity: format!("{kind} {}", name.unwrap_or_default()),
     })
 }

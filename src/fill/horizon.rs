@@ -16,6 +16,8 @@ use crate::run::gate;
 const NAPS_PER_AGE: u32 = 10;
 const SHORTEST_NAP: Duration = Duration::from_millis(2);
 const LONGEST_NAP: Duration = Duration::from_millis(50);
+/// A standby that sends feedback is expected to do so this often, before it is known how often it does.
+const FEEDBACK: Duration = Duration::from_secs(1);
 /// A wait is told when the horizon is later than this.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// How long it waits for an ANALYZE of the table, whose snapshot holds the horizon.
@@ -66,8 +68,7 @@ impl Leaf<'_> {
         {
             return Ok(true);
         }
-        self.name_holder()?;
-        Ok(false)
+        Ok(self.name_holder()?)
     }
 
     /// Waits for the horizon while an ANALYZE of the table is under way; `false` if that takes too long, or there is none.
@@ -107,13 +108,19 @@ impl Leaf<'_> {
         driver.waits_for(&Wait::horizon(holder.as_deref()))
     }
 
-    /// Says who keeps dead row versions alive, if somebody else did before.
-    fn name_holder(&mut self) -> Result<(), Error> {
+    /// Says who keeps dead row versions alive, if somebody else did before. Whether it is a standby that may send its
+    /// feedback soon; nothing is said then.
+    fn name_holder(&mut self) -> Result<bool, Error> {
         let (driver, owner) = (self.run.driver, self.run.job.owner());
         let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
-        if let Some(holder) = holder {
-            self.report.name_holder(&holder);
+        let Some(holder) = holder else {
+            return Ok(false);
+        };
+        let elapsed = self.sweeping.since.elapsed();
+        if holder.is_standby && self.sweeping.flight.expects(FEEDBACK, elapsed) {
+            return Ok(true);
         }
-        Ok(())
+        self.report.name_holder(&holder);
+        Ok(false)
     }
 }
