@@ -56,13 +56,26 @@ pub struct Situation {
     pub all: f64,
 }
 
+/// How late the horizon was when it passed a window, which was looked at now and then.
+#[derive(Debug, Clone, Copy)]
+struct Lag {
+    /// When it had not passed the window yet.
+    least: Duration,
+    /// When it had.
+    most: Duration,
+    /// When that was, from the beginning of the sweep.
+    seen: Duration,
+}
+
 /// Decides how a sweep goes on.
 #[derive(Debug, Clone)]
 pub struct Flight {
     most: usize,
     patience: f64,
-    /// How late the horizon was when it passed a window, and when that was; `None` before it has passed any.
-    lag: Option<(Duration, Duration)>,
+    /// `None` before the horizon has passed any window.
+    lag: Option<Lag>,
+    /// How long ago the last pass over the first window was when the horizon had not passed that yet.
+    behind: Option<Duration>,
     /// How long the first pass over a window takes, and another one.
     first_pass: Duration,
     pass: Duration,
@@ -81,6 +94,7 @@ impl Flight {
             most: most.max(1),
             patience,
             lag: None,
+            behind: None,
             first_pass: Duration::ZERO,
             pass: Duration::ZERO,
             last: None,
@@ -95,6 +109,7 @@ impl Flight {
         let has_more = now.more > 0.0;
         let next = match now {
             Situation { windows: 0, .. } => return has_more.then_some(Next::Begin),
+            _ if has_more && self.begins_first(now) => Next::Begin,
             Situation { is_due: true, .. } => Next::Pass,
             _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
             _ if has_more && now.windows < self.most => Next::Begin,
@@ -103,6 +118,9 @@ impl Flight {
             _ => Next::GiveUp,
         };
         self.last = Some((next, now.elapsed));
+        if matches!(next, Next::Pass | Next::GiveUp) {
+            self.behind = None;
+        }
         Some(next)
     }
 
@@ -110,14 +128,28 @@ impl Flight {
     pub fn expects(&mut self, lag: Duration, elapsed: Duration) -> bool {
         let is_news = self.lag.is_none();
         if is_news {
-            self.lag = Some((lag, elapsed));
+            self.lag = Some(Lag {
+                least: lag,
+                most: lag,
+                seen: elapsed,
+            });
         }
         is_news
     }
 
     /// Whether the horizon is so late that passes are worth saving.
     pub fn is_late(&self) -> bool {
-        self.lag.is_some_and(|(lag, _)| lag >= PATIENCE)
+        self.lag.is_some_and(|lag| lag.least >= PATIENCE)
+    }
+
+    /// Whether the windows that are left had better begin before others are passed over again. All that is left of the table
+    /// takes less time than the horizon then takes to pass the last of them as often as it needs.
+    fn begins_first(&self, now: Situation) -> bool {
+        let work = (self.first_pass + self.pass * PASSES).mul_f64(now.more);
+        self.is_late()
+            && now.windows < self.most
+            && self.is_expected(now)
+            && work < self.most_lag() * PASSES
     }
 
     /// Measures what was decided last, and how late the horizon is.
@@ -134,18 +166,39 @@ impl Flight {
             }
             _ => {}
         }
-        if now.windows > 0 && now.is_due {
-            let is_longest = |(lag, seen): (Duration, Duration)| {
-                now.age >= lag || now.elapsed > seen + lag * MEMORY
-            };
-            if self.lag.is_none_or(is_longest) {
-                self.lag = Some((now.age, now.elapsed));
-            }
+        match now {
+            Situation { windows: 0, .. } => {}
+            Situation { is_due: false, .. } => self.behind = Some(now.age),
+            _ => self.learn_lag(now),
         }
     }
 
+    /// The horizon has passed the first window. That a window which was not looked at before is due tells only that the
+    /// horizon is no later than that.
+    fn learn_lag(&mut self, now: Situation) {
+        let behind = self.behind.take();
+        let is_longest = |lag: Lag| {
+            let is_forgotten = now.elapsed > lag.seen + lag.most * MEMORY;
+            match behind {
+                Some(_) => now.age >= lag.most || is_forgotten,
+                None => now.age < lag.most && is_forgotten,
+            }
+        };
+        if self.lag.is_none_or(is_longest) {
+            self.lag = Some(Lag {
+                least: behind.unwrap_or_default(),
+                most: now.age,
+                seen: now.elapsed,
+            });
+        }
+    }
+
+    fn most_lag(&self) -> Duration {
+        self.lag.map_or(Duration::ZERO, |lag| lag.most)
+    }
+
     fn is_usual(&self, age: Duration) -> bool {
-        self.lag.is_some_and(|(lag, _)| age < lag * USUAL)
+        age < self.most_lag() * USUAL
     }
 
     /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
@@ -174,7 +227,7 @@ impl Flight {
 
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
     fn waits_ahead(&self, now: Situation) -> f64 {
-        let (lag, _) = self.lag.unwrap_or_default();
+        let lag = self.most_lag();
         let others = self.pass * u32::try_from(now.windows).unwrap_or(u32::MAX);
         let rounds = f64::from(now.passes) + f64::from(PASSES) * now.more / self.most as f64;
         lag.saturating_sub(others).as_secs_f64() * rounds
@@ -364,6 +417,16 @@ mod tests {
             let swept = sweep(windows, 64, Horizon::InSteps(step), patience);
             let share = swept.share();
             assert!(share >= least, "{seconds} s: {swept:?}, {share}");
+        }
+    }
+
+    #[test]
+    fn the_last_windows_begin_early() {
+        for (seconds, windows) in [(1, 45), (3, 45), (3, 150)] {
+            let step = Duration::from_secs(seconds);
+            let swept = sweep(windows, 64, Horizon::InSteps(step), PATIENT);
+            assert!(swept.waited < swept.time / 10, "{seconds} s: {swept:?}");
+            assert!(swept.cold == windows, "{seconds} s: {swept:?}");
         }
     }
 

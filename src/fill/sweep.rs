@@ -66,7 +66,7 @@ impl Leaf<'_> {
             };
             if let Some(mut window) = window {
                 if self.sweeping.flight.is_late() {
-                    window.window.keep_room();
+                    window.window.make_more_room();
                 }
                 return Ok(Some(window));
             }
