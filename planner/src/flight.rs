@@ -14,7 +14,7 @@ const USUAL: u32 = 2;
 /// How late the horizon usually is, is forgotten after so many times that time.
 const MEMORY: u32 = 4;
 /// Of all the patience, one part in so many is for a horizon that has not moved before, or is later than usual.
-const PART_FOR_SURPRISES: f64 = 15.0;
+const PART_FOR_SURPRISES: f64 = 20.0;
 /// And never more than this: such a transaction may last for hours.
 const LONGEST_SURPRISE: Duration = Duration::from_secs(60);
 /// All passes over a window take about so many times as long as the first one, which moves rows to other pages.
@@ -81,14 +81,13 @@ pub struct Flight {
     pass: Duration,
     /// What was decided last, and when.
     last: Option<(Next, Duration)>,
-    waited: Duration,
-    /// How much of that was longer than could be foreseen.
+    /// How long the sweep has waited longer than could be foreseen.
     surprised: Duration,
 }
 
 impl Flight {
-    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last `patience` times
-    /// as long as the work does without them.
+    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last about `patience`
+    /// times as long as the work does without them.
     pub fn new(most: usize, patience: f64) -> Self {
         Flight {
             most: most.max(1),
@@ -98,7 +97,6 @@ impl Flight {
             first_pass: Duration::ZERO,
             pass: Duration::ZERO,
             last: None,
-            waited: Duration::ZERO,
             surprised: Duration::ZERO,
         }
     }
@@ -158,11 +156,8 @@ impl Flight {
         match self.last {
             Some((Next::Begin, since)) => smooth(&mut self.first_pass, spent(since)),
             Some((Next::Pass, since)) => smooth(&mut self.pass, spent(since)),
-            Some((Next::Wait, since)) => {
-                self.waited += spent(since);
-                if !self.is_usual(now.age) {
-                    self.surprised += spent(since);
-                }
+            Some((Next::Wait, since)) if !self.is_usual(now.age) => {
+                self.surprised += spent(since);
             }
             _ => {}
         }
@@ -220,9 +215,15 @@ impl Flight {
         let (patience, surprise) = self.patience(now);
         match self.is_usual(now.age) {
             _ if now.age < PATIENCE => true,
-            true => self.waited.as_secs_f64() + self.waits_ahead(now) <= patience,
+            true => self.waits_ahead(now) <= patience * Self::share_ahead(now),
             false => self.surprised.as_secs_f64() < surprise,
         }
+    }
+
+    /// The share of the work that is to be done yet. What waits it needs falls with it: who begins to wait, goes on.
+    fn share_ahead(now: Situation) -> f64 {
+        let in_flight = now.windows as f64 * f64::from(now.passes) / f64::from(PASSES);
+        ((now.more + in_flight) / now.all).min(1.0)
     }
 
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
@@ -249,7 +250,7 @@ mod tests {
     const FIRST_PASS: Duration = Duration::from_millis(500);
     const PASS: Duration = Duration::from_millis(60);
     const NAP: Duration = Duration::from_millis(2);
-    const PATIENT: f64 = 1.5;
+    const PATIENT: f64 = 2.0;
 
     /// How a horizon moves: the end of the transactions that it has passed, by time.
     #[derive(Debug, Clone, Copy)]
@@ -426,7 +427,8 @@ mod tests {
             let step = Duration::from_secs(seconds);
             let swept = sweep(windows, 64, Horizon::InSteps(step), PATIENT);
             assert!(swept.waited < swept.time / 10, "{seconds} s: {swept:?}");
-            assert!(swept.cold == windows, "{seconds} s: {swept:?}");
+            // The last pass over the last windows may not be worth its wait.
+            assert!(swept.cold <= windows + PASSES, "{seconds} s: {swept:?}");
         }
     }
 

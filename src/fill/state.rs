@@ -35,6 +35,8 @@ pub struct Sweeping {
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) flight: Flight,
+    /// The process whose ANALYZE of the table was waited for in vain.
+    pub(super) slow_analyze: Option<i32>,
     pub(super) recycling: Recycling,
     /// Rows of the window before this one were written, and are NULL still.
     pub(super) refusing: bool,
@@ -57,6 +59,7 @@ impl Sweeping {
                 most.clamp(least, MOST_IN_FLIGHT),
                 settings::horizon_patience(),
             ),
+            slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,
             last_window: None,
