@@ -126,7 +126,7 @@ fn instead(summary: &Summary) -> Option<String> {
     const MOST: f64 = 0.5;
     let share = summary.absent.filter(|&share| share > MOST)?;
     Some(format!(
-        "{:.0}% of these rows were older than the column.  With method => 'instant' they would have got the value without being written.",
+        "{:.0}% of these rows lacked the column, having been written before it was added.  With method => 'instant' they would have got the value without being written.",
         100.0 * share
     ))
 }
@@ -139,11 +139,9 @@ pub fn say_instant(table: &str, column: &str, quoted: &str, tables: u64, time: D
         _ => format!("Each of {tables} tables was locked for at most"),
     };
     message::notice(
-        format!(
-            "all rows of table \"{table}\" that are older than column \"{column}\" have the value now"
-        ),
+        format!("rows of table \"{table}\" that lacked column \"{column}\" have the value now"),
         Some(&format!(
-            "They are read with it, and were not written.  {locked} {:.1} ms.",
+            "They were written before the column was added, and need not be written again.  {locked} {:.1} ms.",
             1000.0 * time.as_secs_f64()
         )),
         Some(&format!(
@@ -156,9 +154,7 @@ pub fn say_instant(table: &str, column: &str, quoted: &str, tables: u64, time: D
 /// Rows that lack the column were not NULL, but had another value: `array` has it as its only element.
 pub fn say_had_value(table: &str, column: &str, array: &str) {
     message::notice(
-        format!(
-            "rows of table \"{table}\" that are older than column \"{column}\" have a value already"
-        ),
+        format!("rows of table \"{table}\" that lack column \"{column}\" have a value already"),
         Some(&format!(
             "They are read as {array}, because of the default that the column was added with, or an earlier call.  Only rows that are null are filled."
         )),

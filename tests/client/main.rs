@@ -13,6 +13,7 @@ mod growth;
 mod horizon;
 mod hostile;
 mod inputs;
+mod instant;
 mod job_table;
 mod locks;
 mod not_null;
