@@ -77,8 +77,7 @@ const OBSTACLES: &str = r"
         JOIN pg_class c ON c.oid = b.oid
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = b.oid
         JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_type = '1'
-        WHERE d.refobjsubid = b.attnum
-        OR d.refobjsubid = 0 AND r.ev_action::text ~ format(':varattno 0 :vartype %s ', c.reltype)
+        WHERE d.refobjsubid = b.attnum OR r.ev_action::text ~ format(':varattno 0 :vartype %s ', c.reltype)
         UNION
         SELECT v.leaf, r.ev_class
         FROM views v

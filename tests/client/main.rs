@@ -14,6 +14,7 @@ mod horizon;
 mod hostile;
 mod inputs;
 mod instant;
+mod instant_refused;
 mod job_table;
 mod locks;
 mod not_null;
