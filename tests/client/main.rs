@@ -14,6 +14,7 @@ mod horizon;
 mod hostile;
 mod inputs;
 mod instant;
+mod instant_kept;
 mod instant_refused;
 mod job_table;
 mod locks;
