@@ -16,6 +16,7 @@ mod inputs;
 mod instant;
 mod instant_kept;
 mod instant_refused;
+mod instant_untold;
 mod job_table;
 mod locks;
 mod not_null;
