@@ -192,6 +192,7 @@ mod tests {
             line_pointers,
             rows,
             busy: vec![],
+            absent: 0,
         }
     }
 
