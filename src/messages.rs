@@ -90,7 +90,8 @@ pub struct Summary {
     pub before: Sizes,
     /// The sizes when it ended.
     pub after: Sizes,
-    /// The share of the rows, from 0 to 1, that need not have been written with method "instant", if it could be used.
+    /// The share of the rows, from 0 to 1, that need not have been written with method "instant", if that was most of
+    /// them and it could be used.
     pub absent: Option<f64>,
 }
 
@@ -117,18 +118,16 @@ pub fn say_summary(table: &str, summary: &Summary) {
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
         )),
-        instead(summary).as_deref(),
+        summary.absent.map(instead).as_deref(),
     );
 }
 
-/// What would have been quicker, if most rows had got the value by it.
-fn instead(summary: &Summary) -> Option<String> {
-    const MOST: f64 = 0.5;
-    let share = summary.absent.filter(|&share| share > MOST)?;
-    Some(format!(
+/// What would have been quicker for this share of the rows.
+fn instead(share: f64) -> String {
+    format!(
         "{:.0}% of these rows lacked the column, having been written before it was added.  With method => 'instant' they would have got the value without being written.",
         100.0 * share
-    ))
+    )
 }
 
 /// Rows that lack the column have the value now. `quoted` is the table as SQL names it; `tables` were changed, each of which

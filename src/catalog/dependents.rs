@@ -6,14 +6,31 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, InstantReason};
-use crate::pg::spi::Row;
+use crate::pg::settings::Temporarily;
+use crate::pg::spi::{Row, Statement};
 use crate::pg::tx::Tx;
 
-/// What would be wrong if rows of one of these tables got a value in this column without being written; `None` if nothing
-/// would. Tables that have a value for rows that lack the column already are passed over. Reads the catalogs alone.
-pub fn obstacle(tx: &Tx, tables: &[pg_sys::Oid], column: &str) -> Option<Error> {
-    let rows = tx.catalog(OBSTACLES, &[&tables.to_vec(), &column]);
-    rows.first().and_then(|row| found(row, column))
+/// Looks for what is in the way. Planned once: that takes longer than to look, and a table may be locked meanwhile.
+pub struct Obstacles(Statement);
+
+impl Obstacles {
+    /// Prepares and plans the query.
+    pub fn prepare(tx: &Tx) -> Self {
+        let _path = Temporarily::catalog_only(tx);
+        let types = [pg_sys::OIDARRAYOID, pg_sys::TEXTOID];
+        let obstacles = Obstacles(Statement::prepare(tx, OBSTACLES, &types));
+        obstacles.find(tx, &[], "");
+        obstacles
+    }
+
+    /// What would be wrong if rows of one of these tables got a value in this column without being written; `None` if
+    /// nothing would. Tables that have a value for rows that lack the column already are passed over. Reads the catalogs
+    /// alone.
+    pub fn find(&self, tx: &Tx, tables: &[pg_sys::Oid], column: &str) -> Option<Error> {
+        let _path = Temporarily::catalog_only(tx);
+        let rows = self.0.execute(tx, &[&tables.to_vec(), &column]);
+        rows.first().and_then(|row| found(row, column))
+    }
 }
 
 fn found(row: Row<'_>, column: &str) -> Option<Error> {

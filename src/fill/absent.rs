@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use crate::catalog::attribute::Attribute;
+use crate::catalog::dependents::Obstacles;
 use crate::catalog::relation::{Relation, require_owned};
 use crate::catalog::tree;
 use crate::ddl::{self, Locks};
@@ -46,15 +47,22 @@ pub fn fill(driver: &Driver, request: &Request) -> Result<(), Error> {
         return Ok(());
     };
     let target = &request.target;
-    let array = driver.transaction(|tx| Ok::<_, Error>(missing::array_of(tx, &constant)))?;
+    let plan = driver.transaction(|tx| {
+        Ok::<_, Error>(Plan {
+            request,
+            array: missing::array_of(tx, &constant),
+            constant: &constant,
+            obstacles: Obstacles::prepare(tx),
+        })
+    })?;
     let (mut tables, mut longest, mut other) = (0, Duration::ZERO, None);
     for &leaf in &target.leaves {
-        match fill_leaf(driver, request, leaf, &constant, &array)? {
+        match plan.fill_leaf(driver, leaf)? {
             Absent::Set(began) => {
                 tables += 1;
                 longest = longest.max(began.elapsed());
             }
-            Absent::Had(value) if value != array => other = other.or(Some(value)),
+            Absent::Had(value) if value != plan.array => other = other.or(Some(value)),
             Absent::Had(_) | Absent::Gone => {}
         }
     }
@@ -68,66 +76,64 @@ pub fn fill(driver: &Driver, request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-fn fill_leaf(
-    driver: &Driver,
-    request: &Request,
-    leaf: pg_sys::Oid,
-    constant: &Constant,
-    array: &str,
-) -> Result<Absent, Error> {
-    let target = &request.target;
-    let before = driver.transaction(|tx| {
-        let found = Relation::look_up_all(tx, &[leaf]).pop();
-        let had = missing::find(tx, leaf, &target.column);
-        Ok::<_, Error>(found.map(|relation| (relation.name, had)))
-    })?;
-    let name = match before {
-        None => return Ok(Absent::Gone),
-        Some((_, Some(had))) => return Ok(Absent::Had(had)),
-        Some((name, None)) => name,
-    };
-    let locks = Locks {
-        table_name: &name,
-        tables: &[leaf],
-        lock: Some(TableLock::AccessExclusive),
-        permit: require_owned,
-    };
-    ddl::run(driver, &locks, |tx| set(tx, request, leaf, constant, array))
+/// What is done to each leaf.
+struct Plan<'a> {
+    request: &'a Request,
+    constant: &'a Constant,
+    /// The value as an array of one element.
+    array: String,
+    obstacles: Obstacles,
 }
 
-/// Sets the value, under the lock. What was found before may have changed, and is looked at again.
-fn set(
-    tx: &Tx,
-    request: &Request,
-    leaf: pg_sys::Oid,
-    constant: &Constant,
-    array: &str,
-) -> Result<Absent, Error> {
-    let began = Instant::now();
-    let target = &request.target;
-    if !tree::contains(tx, target.table, leaf) {
-        return Ok(Absent::Gone);
+impl Plan<'_> {
+    fn fill_leaf(&self, driver: &Driver, leaf: pg_sys::Oid) -> Result<Absent, Error> {
+        let target = &self.request.target;
+        let before = driver.transaction(|tx| {
+            let found = Relation::look_up_all(tx, &[leaf]).pop();
+            let had = missing::find(tx, leaf, &target.column);
+            Ok::<_, Error>(found.map(|relation| (relation.name, had)))
+        })?;
+        let name = match before {
+            None => return Ok(Absent::Gone),
+            Some((_, Some(had))) => return Ok(Absent::Had(had)),
+            Some((name, None)) => name,
+        };
+        let locks = Locks {
+            table_name: &name,
+            tables: &[leaf],
+            lock: Some(TableLock::AccessExclusive),
+            permit: require_owned,
+        };
+        ddl::run(driver, &locks, |tx| self.set(tx, leaf))
     }
-    let Some(attribute) = Attribute::find(tx, leaf, &target.column) else {
-        // The sweep tells what has become of the column, or of the table.
-        return Ok(Absent::Gone);
-    };
-    if attribute.column_type != constant.column_type()
-        || (leaf == target.table && attribute.number != target.number)
-    {
-        return Err(changed(target));
-    }
-    if let Some(had) = missing::find(tx, leaf, &target.column) {
-        return Ok(Absent::Had(had));
-    }
-    instant::require_for(tx, target, &request.value, &[leaf])?;
-    missing::set(tx, leaf, &target.column, array);
-    // The value went through its text once more.
-    match missing::find(tx, leaf, &target.column) {
-        Some(now) if now == array => Ok(Absent::Set(began)),
-        _ => Err(Error::NotKept {
-            column: target.column.clone(),
-        }),
+
+    /// Sets the value, under the lock. What was found before may have changed, and is looked at again.
+    fn set(&self, tx: &Tx, leaf: pg_sys::Oid) -> Result<Absent, Error> {
+        let began = Instant::now();
+        let Request { target, value, .. } = self.request;
+        if !tree::contains(tx, target.table, leaf) {
+            return Ok(Absent::Gone);
+        }
+        let Some(attribute) = Attribute::find(tx, leaf, &target.column) else {
+            // The sweep tells what has become of the column, or of the table.
+            return Ok(Absent::Gone);
+        };
+        let is_another = leaf == target.table && attribute.number != target.number;
+        if is_another || attribute.column_type != self.constant.column_type() {
+            return Err(changed(target));
+        }
+        if let Some(had) = missing::find(tx, leaf, &target.column) {
+            return Ok(Absent::Had(had));
+        }
+        instant::require_for(tx, &self.obstacles, target, value, &[leaf])?;
+        missing::set(tx, leaf, &target.column, &self.array);
+        // The value went through its text once more.
+        match missing::find(tx, leaf, &target.column) {
+            Some(now) if now == self.array => Ok(Absent::Set(began)),
+            _ => Err(Error::NotKept {
+                column: target.column.clone(),
+            }),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::catalog::attribute::Attribute;
-use crate::catalog::dependents;
+use crate::catalog::dependents::Obstacles;
 use crate::catalog::relation::require_owned;
 use crate::error::{Error, InstantReason};
 use crate::fill::target::Target;
@@ -21,7 +21,8 @@ const LARGEST_VALUE: usize = 1024;
 /// [`Error::Instant`], [`Error::NotOwner`], [`Error::CheckViolation`], [`Error::AccessMethod`], [`Error::RowSecurity`],
 /// [`Error::UpdateRule`], [`Error::PartitionKey`].
 pub fn require(tx: &Tx, target: &Target, value: &Value) -> Result<(), Error> {
-    require_for(tx, target, value, &target.leaves)
+    let obstacles = Obstacles::prepare(tx);
+    require_for(tx, &obstacles, target, value, &target.leaves)
 }
 
 /// As [`require`], for some leaves.
@@ -30,6 +31,7 @@ pub fn require(tx: &Tx, target: &Target, value: &Value) -> Result<(), Error> {
 /// Those of [`require`].
 pub fn require_for(
     tx: &Tx,
+    obstacles: &Obstacles,
     target: &Target,
     value: &Value,
     leaves: &[pg_sys::Oid],
@@ -42,7 +44,7 @@ pub fn require_for(
             why,
         });
     }
-    match dependents::obstacle(tx, leaves, &target.column) {
+    match obstacles.find(tx, leaves, &target.column) {
         Some(obstacle) => Err(obstacle),
         None => require_checks(tx, target, value, leaves),
     }

@@ -131,8 +131,8 @@ impl Report {
         }
     }
 
-    /// The last message of a run: what it did and what it cost. `instant`: method "instant" could have been used.
-    pub fn say_summary(&self, before: Sizes, after: Sizes, instant: bool) {
+    /// The last message of a run: what it did and what it cost. `absent` is as in [`Summary`].
+    pub fn say_summary(&self, before: Sizes, after: Sizes, absent: Option<f64>) {
         let Counts {
             rows,
             hot,
@@ -147,7 +147,7 @@ impl Report {
             time: self.began.elapsed(),
             before,
             after,
-            absent: self.survey.share_absent().filter(|_| instant),
+            absent,
         };
         messages::say_summary(&self.table, &summary);
     }

@@ -143,24 +143,28 @@ impl Run<'_> {
         let leaves = self.fill_tree(&mut report, helpers)?;
         self.job.finish(self.driver)?;
         let after = sizes(self.driver, target, &leaves)?;
-        let instant = self.could_be_instant()?;
-        report.say_summary(before, after.into_values().sum(), instant);
+        let absent = self.absent(&report)?;
+        report.say_summary(before, after.into_values().sum(), absent);
         Ok(())
     }
 
-    /// Whether rows that lacked the column could have got the value without being written.
-    fn could_be_instant(&self) -> Result<bool, Error> {
+    /// The share of the rows that lacked the column, if it was most of them, and they could have got the value without
+    /// being written.
+    fn absent(&self, report: &Report) -> Result<Option<f64>, Error> {
         let Request {
             method,
             target,
             value,
             ..
         } = self.request;
-        if *method == Method::Instant || value.constant().is_none() {
-            return Ok(false);
+        let share = report.survey.mostly_absent();
+        if share.is_none() || *method == Method::Instant || value.constant().is_none() {
+            return Ok(None);
         }
-        self.driver
-            .transaction(|tx| Ok::<_, Error>(instant::require(tx, target, value).is_ok()))
+        let allowed = self
+            .driver
+            .transaction(|tx| Ok::<_, Error>(instant::require(tx, target, value).is_ok()))?;
+        Ok(share.filter(|_| allowed))
     }
 
     /// Fills all leaves, then verifies them: meanwhile rows can move to a leaf that was done, and partitions can be

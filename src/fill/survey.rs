@@ -4,6 +4,9 @@ use std::cell::Cell;
 
 use planner::page::Page;
 
+/// A larger share than this is most of them.
+const MOST: f64 = 0.5;
+
 /// Counts the rows to be filled of each block once, when it is read first, and those of them that lack the column.
 #[derive(Debug, Default, Clone)]
 pub struct Survey {
@@ -30,10 +33,10 @@ impl Survey {
         self.absent.set(self.absent.get() + other.absent.get());
     }
 
-    /// The share of the rows that lacked the column, from 0 to 1; `None` if there were no rows.
-    pub fn share_absent(&self) -> Option<f64> {
-        let rows = self.rows.get();
-        (rows > 0).then(|| self.absent.get() as f64 / rows as f64)
+    /// The share of the rows that lacked the column, from 0 to 1, if it was most of them.
+    pub fn mostly_absent(&self) -> Option<f64> {
+        let share = self.absent.get() as f64 / self.rows.get().max(1) as f64;
+        (share > MOST).then_some(share)
     }
 }
 
@@ -52,13 +55,15 @@ mod tests {
             ..Page::default()
         };
         let survey = Survey::default();
-        assert_eq!(survey.share_absent(), None);
+        assert_eq!(survey.mostly_absent(), None);
         survey.saw(0, &page(2));
         survey.saw(1, &page(1));
         survey.saw(0, &page(0));
-        assert_eq!(survey.share_absent(), Some(0.75));
+        assert_eq!(survey.mostly_absent(), Some(0.75));
         let all = Survey::default();
         all.add(&survey);
-        assert_eq!(all.share_absent(), Some(0.75));
+        assert_eq!(all.mostly_absent(), Some(0.75));
+        all.saw(2, &page(0));
+        assert_eq!(all.mostly_absent(), None);
     }
 }
