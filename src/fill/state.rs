@@ -13,6 +13,7 @@ use planner::window::{Tid, WINDOW};
 
 use crate::fill::batch::Filled;
 use crate::fill::passes::InFlight;
+use crate::fill::survey::Survey;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
 use crate::pg::settings as server_settings;
@@ -43,6 +44,7 @@ pub struct Sweeping {
     /// The window before this one, whose free space is recorded once its dead versions can be pruned.
     pub(super) last_window: Option<Range<u32>>,
     pub(super) ring: Ring,
+    pub(super) survey: Survey,
 }
 
 impl Sweeping {
@@ -64,6 +66,7 @@ impl Sweeping {
             refusing: false,
             last_window: None,
             ring: Ring::for_sweeping(),
+            survey: Survey::default(),
         }
     }
 }

@@ -32,6 +32,7 @@ impl Leaf<'_> {
             self.end_window()?;
             self.wait_for_others()?;
             self.store_window()?;
+            self.report.survey.add(&self.sweeping.survey);
             return Ok(Event::Swept);
         };
         self.pass(window)?;
@@ -200,7 +201,9 @@ impl Leaf<'_> {
             slow: server_settings::deadlock_timeout() / SLOW_STATEMENT,
         };
         let filled = self.on_table(|leaf, tx, table| {
-            let context = leaf.table.context(tx, table, &leaf.sweeping.ring);
+            let context = leaf
+                .table
+                .context(tx, table, &leaf.sweeping.ring, &leaf.sweeping.survey);
             let (pace, yielding) = (&mut leaf.pace, &mut leaf.yielding);
             let team = leaf.run.membership.team();
             let filled = batch::fill(&context, window, pace, yielding, limits, team);
