@@ -106,7 +106,8 @@ impl Flight {
         self.learn(now);
         let has_more = now.more > 0.0;
         let next = match now {
-            Situation { windows: 0, .. } => return has_more.then_some(Next::Begin),
+            Situation { windows: 0, .. } if !has_more => return None,
+            Situation { windows: 0, .. } => Next::Begin,
             _ if has_more && self.begins_first(now) => Next::Begin,
             Situation { is_due: true, .. } => Next::Pass,
             _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
@@ -436,6 +437,15 @@ mod tests {
     fn a_horizon_whose_steps_are_too_far_apart_is_not_waited_for_in_vain() {
         let swept = sweep(9, 64, Horizon::InSteps(Duration::from_secs(10)), PATIENT);
         assert!(swept.waited < swept.time / 8, "{swept:?}");
+    }
+
+    #[test]
+    fn the_time_that_may_be_waited_is_known_from_the_first_window() {
+        for (windows, most) in [(1, 64), (20, 1)] {
+            let report = Duration::from_secs(3);
+            let swept = sweep(windows, most, Horizon::HeldUntil(report), 1000.0);
+            assert_eq!(swept.cold, windows, "{swept:?}");
+        }
     }
 
     #[test]
