@@ -50,18 +50,18 @@ impl Leaf<'_> {
     /// The window to pass over next; `None` when all are swept.
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
         while let Some(next) = self.next()? {
-            if next != Next::Wait {
-                self.run
-                    .driver
-                    .has_waited(|reason| reason == Reason::Horizon)?;
+            if next == Next::Wait {
+                self.wait_for_horizon()?;
+                continue;
             }
+            self.run
+                .driver
+                .has_waited(|reason| reason == Reason::Horizon)?;
+            let sweep = self.heed_hazards()?;
             let window = match next {
+                Next::Wait => None,
                 Next::Pass => self.sweeping.in_flight.pop_front(),
-                Next::Begin => self.begin_window()?,
-                Next::Wait => {
-                    self.wait_for_horizon()?;
-                    None
-                }
+                Next::Begin => self.begin_window(sweep),
                 Next::FillAtOnce => self.fill_at_once()?,
                 Next::GiveUp => self.give_up_window()?,
             };
@@ -107,15 +107,18 @@ impl Leaf<'_> {
     }
 
     /// A new window; `None` when all blocks have been claimed.
-    fn begin_window(&mut self) -> Result<Option<InFlight>, Halt> {
-        let sweep = self.next_sweep()?;
+    fn begin_window(&mut self, sweep: Sweep) -> Option<InFlight> {
+        let sweep = match self.recycles_next() {
+            true => sweep,
+            false => Sweep::OnePass,
+        };
         let size = match sweep {
             Sweep::Recycle => WINDOW,
             // The rows of the next one find room in this one: the sooner, the less the table grows.
             Sweep::OnePass => WINDOW / 2,
         };
-        let blocks = self.claim(size);
-        Ok(blocks.map(|blocks| InFlight::new(blocks, sweep)))
+        let blocks = self.claim(size)?;
+        Some(InFlight::new(blocks, sweep))
     }
 
     /// A new window to be filled in one pass, because the horizon is stuck.
@@ -180,15 +183,20 @@ impl Leaf<'_> {
         Ok(())
     }
 
-    /// How to sweep a new window: no recycling while rows refuse, or updates are not HOT.
-    fn next_sweep(&mut self) -> Result<Sweep, Halt> {
-        let refusing = std::mem::take(&mut self.sweeping.refusing);
+    /// Sees to it that the statements are those for the triggers, constraints and indexes that there are now. Returns how a
+    /// new window can be swept beside these.
+    fn heed_hazards(&mut self) -> Result<Sweep, Halt> {
         let (sweep, hazards) = self.patiently(|leaf, tx, table| leaf.table.sweep_now(tx, table))?;
         if !self.table.is_for(hazards) {
             self.prepare_again()?;
         }
-        let recycling = !refusing && self.sweeping.recycling.next_window();
-        Ok(if recycling { sweep } else { Sweep::OnePass })
+        Ok(sweep)
+    }
+
+    /// Whether a new window is recycled: not while rows refuse, or updates are not HOT.
+    fn recycles_next(&mut self) -> bool {
+        let refusing = std::mem::take(&mut self.sweeping.refusing);
+        !refusing && self.sweeping.recycling.next_window()
     }
 
     /// Fills one batch of the window's rows in a transaction of its own.
