@@ -15,8 +15,8 @@ const USUAL: u32 = 2;
 const MEMORY: u32 = 4;
 /// Of all the patience, one part in so many is for a horizon that has not moved before, or is later than usual.
 const PART_FOR_SURPRISES: f64 = 20.0;
-/// And never more than this: such a transaction may last for hours.
-const LONGEST_SURPRISE: Duration = Duration::from_secs(60);
+/// And never more than so many seconds times the patience, which are a minute by default: it may be hours until it moves.
+const LONGEST_SURPRISE: f64 = 30.0;
 /// All passes over a window take about so many times as long as the first one, which moves rows to other pages.
 const WORK_PER_FIRST_PASS: f64 = 2.0;
 /// What was measured before counts for so many parts, and the last pass for one.
@@ -54,6 +54,9 @@ pub struct Situation {
     pub elapsed: Duration,
     /// How many windows there are in all for this process.
     pub all: f64,
+    /// All waits together may last about so many times as long as the work does without them. With 0, only those of a moment
+    /// are left.
+    pub patience: f64,
 }
 
 /// How late the horizon was when it passed a window, which was looked at now and then.
@@ -71,7 +74,6 @@ struct Lag {
 #[derive(Debug, Clone)]
 pub struct Flight {
     most: usize,
-    patience: f64,
     /// `None` before the horizon has passed any window.
     lag: Option<Lag>,
     /// How long ago the last pass over the first window was when the horizon had not passed that yet.
@@ -86,12 +88,10 @@ pub struct Flight {
 }
 
 impl Flight {
-    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last about `patience`
-    /// times as long as the work does without them.
-    pub fn new(most: usize, patience: f64) -> Self {
+    /// With at most `most` windows in flight, whose pages should stay in memory.
+    pub fn new(most: usize) -> Self {
         Flight {
             most: most.max(1),
-            patience,
             lag: None,
             behind: None,
             first_pass: Duration::ZERO,
@@ -200,8 +200,8 @@ impl Flight {
     /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
     fn patience(&self, now: Situation) -> (f64, f64) {
         let work = self.first_pass.as_secs_f64() * WORK_PER_FIRST_PASS * now.all;
-        let all = self.patience * work;
-        let surprise = (all / PART_FOR_SURPRISES).min(LONGEST_SURPRISE.as_secs_f64());
+        let all = now.patience * work;
+        let surprise = (all / PART_FOR_SURPRISES).min(now.patience * LONGEST_SURPRISE);
         (all, surprise)
     }
 
@@ -300,7 +300,7 @@ mod tests {
 
     /// Sweeps a table of so many windows.
     fn sweep(windows: u32, most: usize, horizon: Horizon, patience: f64) -> Swept {
-        let mut flight = Flight::new(most, patience);
+        let mut flight = Flight::new(most);
         let mut left = windows;
         // Each window: passes to go, and when the last one ended.
         let mut in_flight = std::collections::VecDeque::new();
@@ -320,6 +320,7 @@ mod tests {
                 more: f64::from(left),
                 elapsed: now,
                 all: f64::from(windows),
+                patience,
             };
             let Some(next) = flight.next(situation) else {
                 return swept;
@@ -462,8 +463,19 @@ mod tests {
         for windows in [1, 10, 100, 10_000] {
             let swept = sweep(windows, 16, Horizon::Held, PATIENT);
             assert_eq!(swept.hot, 0);
-            let most = 11 * (swept.time / 100).min(LONGEST_SURPRISE / 10) + PATIENCE;
+            let longest = Duration::from_secs(60);
+            let most = (11 * (swept.time / 100)).min(longest) + PATIENCE;
             assert!(swept.waited <= most, "{swept:?}");
         }
+    }
+
+    #[test]
+    fn who_is_more_patient_waits_for_a_long_report_and_who_is_not_for_none() {
+        let minutes = Horizon::HeldUntil(Duration::from_secs(300));
+        let share = |patience| sweep(200, 64, minutes, patience).share();
+        assert!(share(PATIENT) < 0.4, "{}", share(PATIENT));
+        assert!(share(100.0) > 0.85, "{}", share(100.0));
+        let swept = sweep(50, 64, Horizon::InSteps(Duration::from_secs(1)), 0.0);
+        assert!(swept.waited <= PATIENCE * 50 * PASSES / 4, "{swept:?}");
     }
 }

@@ -17,7 +17,6 @@ use crate::fill::survey::Survey;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
 use crate::pg::settings as server_settings;
-use crate::settings;
 
 /// How many windows a process has in flight beside other processes of its run, whose batches hold the horizon back for as
 /// long as they take.
@@ -57,10 +56,7 @@ impl Sweeping {
             began_at: 0,
             since: Instant::now(),
             in_flight: VecDeque::new(),
-            flight: Flight::new(
-                most.clamp(least, MOST_IN_FLIGHT),
-                settings::horizon_patience(),
-            ),
+            flight: Flight::new(most.clamp(least, MOST_IN_FLIGHT)),
             slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,

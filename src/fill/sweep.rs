@@ -94,6 +94,7 @@ impl Leaf<'_> {
             more,
             elapsed: sweeping.since.elapsed(),
             all,
+            patience: settings::horizon_patience(),
         }))
     }
 

@@ -1,7 +1,7 @@
 //! Old snapshots: a run ends well beside them, names who holds them, and they see what they always saw.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use client_tests::{Database, Notice, Options, Server, Shutdown, saying};
@@ -262,9 +262,15 @@ fn a_trigger_made_while_the_horizon_is_held_is_heeded() -> Result<()> {
     report.commit()?;
     let filled: f64 = db.value("SELECT count(c)::float8 FROM t")?;
     let (counted, _) = counts(&db)?;
-    ensure!(filled < 159_000.0, "{filled} rows: the trigger came too late");
+    ensure!(
+        filled < 159_000.0,
+        "{filled} rows: the trigger came too late"
+    );
     // Rows that it undoes are told from others as soon as another window begins, which has 8000 rows or 16000.
-    ensure!(counted - filled < 300.0, "{counted} rows counted, {filled} filled");
+    ensure!(
+        counted - filled < 300.0,
+        "{counted} rows counted, {filled} filled"
+    );
     Ok(())
 }
 
@@ -322,6 +328,33 @@ fn the_feedback_of_an_idle_standby_is_waited_for() -> Result<()> {
     ensure!(hot / rows >= 0.8, "{hot} of {rows}: {notices:#?}");
     let waits: bool = db.value("SELECT waits_for IS NOT NULL FROM safe_backfill_progress")?;
     ensure!(!waits, "it says that it waits still");
+    Ok(())
+}
+
+#[test]
+fn a_run_that_waits_heeds_the_patience_that_is_set_meanwhile() -> Result<()> {
+    let db = Database::alone(Options::default().set("safe_backfill.horizon_patience", 1000))?;
+    table(&db)?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until(
+        "SELECT state = 'waiting' AND waits_for LIKE 'the xmin horizon, held by process %' FROM safe_backfill_progress",
+    )?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(!run.has_ended(), "it does not wait");
+    let mut session = db.connect()?;
+    session.batch_execute("LOAD 'pg_safe_backfill'")?;
+    session.batch_execute("ALTER SYSTEM SET safe_backfill.horizon_patience = 0")?;
+    let reloaded = Instant::now();
+    session.batch_execute("SELECT pg_reload_conf()")?;
+    names(&run.end()?.succeeded()?, "process")?;
+    ensure!(reloaded.elapsed() < Duration::from_secs(10));
+    report.commit()?;
     Ok(())
 }
 
