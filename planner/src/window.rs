@@ -334,9 +334,14 @@ impl Window {
         self.sweep = Sweep::OnePass;
     }
 
+    /// Whether its pages are recycled, so that dead row versions have to be pruned between two passes.
+    pub fn is_recycled(&self) -> bool {
+        self.sweep == Sweep::Recycle
+    }
+
     /// Whether an earlier pass has made room for updates on the pages of this one.
     pub fn has_made_room(&self) -> bool {
-        self.sweep == Sweep::Recycle && self.pass > 0
+        self.is_recycled() && self.pass > 0
     }
 
     /// Whether this pass is at the beginning of the window still.

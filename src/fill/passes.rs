@@ -43,8 +43,24 @@ impl InFlight {
 }
 
 impl Leaf<'_> {
-    /// One pass over a window. If rows are left, it will be due again.
+    /// One pass over a window. If rows are left, it will be due again, or comes again at once where nothing has to be pruned
+    /// before.
     pub(super) fn pass(&mut self, mut in_flight: InFlight) -> Result<(), Halt> {
+        loop {
+            self.pass_once(&mut in_flight)?;
+            let is_recycled = in_flight.window.is_recycled();
+            if !in_flight.window.next_pass() {
+                return self.has_swept(in_flight.blocks);
+            }
+            if is_recycled {
+                in_flight.ended = Instant::now();
+                self.sweeping.in_flight.push_back(in_flight);
+                return Ok(());
+            }
+        }
+    }
+
+    fn pass_once(&mut self, in_flight: &mut InFlight) -> Result<(), Halt> {
         let others: f64 = self
             .sweeping
             .in_flight
@@ -64,23 +80,17 @@ impl Leaf<'_> {
                 in_flight.window.give_up_recycling();
             }
             if filled.pass_ended {
-                break;
+                return Ok(());
             }
         }
-        if in_flight.window.next_pass() {
-            in_flight.ended = Instant::now();
-            self.sweeping.in_flight.push_back(in_flight);
-            return Ok(());
-        }
-        self.note_blocks(others);
-        self.has_swept(in_flight.blocks)
     }
 
     /// Tells that all passes over these blocks have ended.
     fn has_swept(&mut self, blocks: Range<u32>) -> Result<(), Halt> {
-        let membership = &self.run.membership;
         let in_flight = self.sweeping.in_flight.iter();
-        let next = in_flight.map(|window| window.blocks.start).min();
+        let next = in_flight.clone().map(|window| window.blocks.start).min();
+        self.note_blocks(in_flight.map(InFlight::blocks_done).sum());
+        let membership = &self.run.membership;
         let claims = &membership.team().claims;
         if let Some(round) = self.round {
             claims.done(round, membership.worker(), &blocks, next);

@@ -275,6 +275,33 @@ fn a_trigger_made_while_the_horizon_is_held_is_heeded() -> Result<()> {
 }
 
 #[test]
+fn rows_that_a_lock_kept_back_are_not_left_until_the_horizon_moves() -> Result<()> {
+    let db = large_table()?;
+    db.execute(
+        "CREATE TABLE other AS SELECT 1 AS id;
+         CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM FROM other FOR UPDATE; RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id % 4000 = 0) EXECUTE FUNCTION wait()",
+    )?;
+    let mut reader = db.connect()?;
+    let mut locking = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    locking.query_one("SELECT FROM other FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 65")?;
+    // Windows that lie behind the first one, whose dead row versions cannot be pruned.
+    let null: i64 =
+        db.value("SELECT count(*) FROM t WHERE c IS NULL AND id BETWEEN 20000 AND 60000")?;
+    ensure!(!run.has_ended());
+    locking.commit()?;
+    run.end()?.succeeded()?;
+    ensure!(null <= 20, "{null} rows are NULL");
+    Ok(())
+}
+
+#[test]
 fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
     let db = large_table()?;
     db.execute("CREATE TABLE other (id int)")?;
