@@ -11,8 +11,10 @@ use crate::window::PASSES;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// A wait ends when the horizon is so many times later than it usually is.
 const USUAL: u32 = 2;
-/// How late the horizon usually is, is forgotten after so many times that time.
+/// How late the horizon usually is, is forgotten after so many times the longest of these delays without another one.
 const MEMORY: u32 = 4;
+/// It is the median of so many delays, so that a single long transaction does not count.
+const DELAYS: usize = 3;
 /// Of all the patience, one part in so many is for a horizon that has not moved before, or is later than usual.
 const PART_FOR_SURPRISES: f64 = 20.0;
 /// And never more than so many seconds times the patience, which are a minute by default: it may be hours until it moves.
@@ -59,23 +61,14 @@ pub struct Situation {
     pub patience: f64,
 }
 
-/// How late the horizon was when it passed a window, which was looked at now and then.
-#[derive(Debug, Clone, Copy)]
-struct Lag {
-    /// When it had not passed the window yet.
-    least: Duration,
-    /// When it had.
-    most: Duration,
-    /// When that was, from the beginning of the sweep.
-    seen: Duration,
-}
-
 /// Decides how a sweep goes on.
 #[derive(Debug, Clone)]
 pub struct Flight {
     most: usize,
-    /// `None` before the horizon has passed any window.
-    lag: Option<Lag>,
+    /// How late the horizon was when it passed a window, the last times that this was seen; 0 where it is not known.
+    delays: [Duration; DELAYS],
+    /// When it was last seen, from the beginning of the sweep.
+    seen: Duration,
     /// How long ago the last pass over the first window was when the horizon had not passed that yet.
     behind: Option<Duration>,
     /// How long the first pass over a window takes, and another one.
@@ -92,7 +85,8 @@ impl Flight {
     pub fn new(most: usize) -> Self {
         Flight {
             most: most.max(1),
-            lag: None,
+            delays: [Duration::ZERO; DELAYS],
+            seen: Duration::ZERO,
             behind: None,
             first_pass: Duration::ZERO,
             pass: Duration::ZERO,
@@ -123,22 +117,19 @@ impl Flight {
         Some(next)
     }
 
-    /// Tells how late the horizon is expected to be, unless it has moved already. Whether that is news.
+    /// Tells how late the horizon is expected to be, unless that is known already. Whether it is news.
     pub fn expects(&mut self, lag: Duration, elapsed: Duration) -> bool {
-        let is_news = self.lag.is_none();
+        let is_news = self.lag().is_zero();
         if is_news {
-            self.lag = Some(Lag {
-                least: lag,
-                most: lag,
-                seen: elapsed,
-            });
+            self.delays.fill(lag);
+            self.seen = elapsed;
         }
         is_news
     }
 
     /// Whether the horizon is so late that passes are worth saving.
     pub fn is_late(&self) -> bool {
-        self.lag.is_some_and(|lag| lag.least >= PATIENCE)
+        self.lag() >= PATIENCE * USUAL
     }
 
     /// Whether the windows that are left had better begin before others are passed over again. All that is left of the table
@@ -148,7 +139,7 @@ impl Flight {
         self.is_late()
             && now.windows < self.most
             && self.is_expected(now)
-            && work < self.most_lag() * PASSES
+            && work < self.lag() * PASSES
     }
 
     /// Measures what was decided last, and how late the horizon is.
@@ -169,32 +160,35 @@ impl Flight {
         }
     }
 
-    /// The horizon has passed the first window. That a window which was not looked at before is due tells only that the
-    /// horizon is no later than that.
+    /// The horizon has passed the first window. When it did so is known well enough if that window was looked at shortly
+    /// before. If the sweep was held back meanwhile, it was not.
     fn learn_lag(&mut self, now: Situation) {
-        let behind = self.behind.take();
-        let is_longest = |lag: Lag| {
-            let is_forgotten = now.elapsed > lag.seen + lag.most * MEMORY;
-            match behind {
-                Some(_) => now.age >= lag.most || is_forgotten,
-                None => now.age < lag.most && is_forgotten,
+        let lag = self.lag();
+        let longest = self.delays.into_iter().fold(lag, Duration::max);
+        match self.behind.take() {
+            Some(behind) if now.age <= behind * USUAL || now.age < lag => {
+                self.delays.rotate_left(1);
+                self.delays[DELAYS - 1] = now.age;
+                // Nobody waits for long where it was not expected to move soon.
+                if lag.is_zero() && matches!(self.last, Some((Next::Wait | Next::Begin, _))) {
+                    self.delays.fill(now.age);
+                }
+                self.seen = now.elapsed;
             }
-        };
-        if self.lag.is_none_or(is_longest) {
-            self.lag = Some(Lag {
-                least: behind.unwrap_or_default(),
-                most: now.age,
-                seen: now.elapsed,
-            });
+            _ if now.elapsed > self.seen + longest * MEMORY => self.delays.fill(Duration::ZERO),
+            _ => {}
         }
     }
 
-    fn most_lag(&self) -> Duration {
-        self.lag.map_or(Duration::ZERO, |lag| lag.most)
+    /// How late the horizon usually is; 0 if that is not known.
+    fn lag(&self) -> Duration {
+        let mut delays = self.delays;
+        delays.sort_unstable();
+        delays[DELAYS / 2]
     }
 
     fn is_usual(&self, age: Duration) -> bool {
-        age < self.most_lag() * USUAL
+        age < self.lag() * USUAL
     }
 
     /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
@@ -229,7 +223,7 @@ impl Flight {
 
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
     fn waits_ahead(&self, now: Situation) -> f64 {
-        let lag = self.most_lag();
+        let lag = self.lag();
         let others = self.pass * u32::try_from(now.windows).unwrap_or(u32::MAX);
         let rounds = f64::from(now.passes) + f64::from(PASSES) * now.more / self.most as f64;
         lag.saturating_sub(others).as_secs_f64() * rounds
@@ -247,6 +241,7 @@ fn smooth(average: &mut Duration, last: Duration) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::ops::Range;
 
     const FIRST_PASS: Duration = Duration::from_millis(500);
     const PASS: Duration = Duration::from_millis(60);
@@ -260,6 +255,8 @@ mod tests {
         InSteps(Duration),
         HeldUntil(Duration),
         Held,
+        /// In steps of a second, and held meanwhile.
+        HeldBetween(Duration, Duration),
     }
 
     impl Horizon {
@@ -274,6 +271,10 @@ mod tests {
                 Horizon::HeldUntil(end) if now < end => Duration::ZERO,
                 Horizon::HeldUntil(_) => now,
                 Horizon::Held => Duration::ZERO,
+                Horizon::HeldBetween(from, until) => {
+                    let is_held = (from..until).contains(&now);
+                    Horizon::InSteps(Duration::from_secs(1)).at(if is_held { from } else { now })
+                }
             }
         }
     }
@@ -300,6 +301,23 @@ mod tests {
 
     /// Sweeps a table of so many windows.
     fn sweep(windows: u32, most: usize, horizon: Horizon, patience: f64) -> Swept {
+        sweep_with_pause(
+            windows,
+            most,
+            horizon,
+            patience,
+            Duration::MAX..Duration::MAX,
+        )
+    }
+
+    /// As [`sweep`], but all stands still during the pause, except the horizon.
+    fn sweep_with_pause(
+        windows: u32,
+        most: usize,
+        horizon: Horizon,
+        patience: f64,
+        pause: Range<Duration>,
+    ) -> Swept {
         let mut flight = Flight::new(most);
         let mut left = windows;
         // Each window: passes to go, and when the last one ended.
@@ -310,7 +328,15 @@ mod tests {
             ..Swept::default()
         };
         loop {
-            let (now, front) = (swept.time, in_flight.front().copied());
+            let elapsed = swept.time;
+            let is_later = elapsed >= pause.start;
+            let now = elapsed
+                + if is_later {
+                    pause.end - pause.start
+                } else {
+                    Duration::ZERO
+                };
+            let front = in_flight.front().copied();
             let (passes, ended) = front.unwrap_or((0, now));
             let situation = Situation {
                 windows: in_flight.len(),
@@ -318,13 +344,15 @@ mod tests {
                 age: now - ended,
                 passes,
                 more: f64::from(left),
-                elapsed: now,
+                elapsed,
                 all: f64::from(windows),
                 patience,
             };
             let Some(next) = flight.next(situation) else {
                 return swept;
             };
+            // When the pass will have ended.
+            let after = |time| now + time;
             match next {
                 Next::Wait => {
                     assert!(left == 0 || in_flight.len() == most);
@@ -336,14 +364,14 @@ mod tests {
                     left -= 1;
                     swept.cold += 1;
                     swept.time += FIRST_PASS;
-                    in_flight.push_back((PASSES - 1, swept.time));
+                    in_flight.push_back((PASSES - 1, after(FIRST_PASS)));
                 }
                 Next::Pass => {
                     let (passes, _) = in_flight.pop_front().unwrap();
                     swept.hot += 1;
                     swept.time += PASS;
                     if passes > 1 {
-                        in_flight.push_back((passes - 1, swept.time));
+                        in_flight.push_back((passes - 1, after(PASS)));
                     }
                 }
                 Next::FillAtOnce => {
@@ -368,6 +396,7 @@ mod tests {
             time().prop_map(Horizon::InSteps),
             time().prop_map(Horizon::HeldUntil),
             Just(Horizon::Held),
+            (time(), time()).prop_map(|(from, until)| Horizon::HeldBetween(from, until)),
         ]
     }
 
@@ -466,6 +495,38 @@ mod tests {
             let longest = Duration::from_secs(60);
             let most = (11 * (swept.time / 100)).min(longest) + PATIENCE;
             assert!(swept.waited <= most, "{swept:?}");
+        }
+    }
+
+    #[test]
+    fn a_single_long_report_beside_a_standby_is_not_taken_for_its_habit() {
+        let seconds = Duration::from_secs;
+        for (from, until) in [(0, 30), (20, 30), (20, 140), (20, 320)] {
+            let horizon = Horizon::HeldBetween(seconds(from), seconds(until));
+            let meanwhile = PASSES * (until - from) as u32 / AT_ONCE.as_secs() as u32;
+            for most in [4, 8, 64] {
+                let swept = sweep(400, most, horizon, PATIENT);
+                // All else is filled by HOT updates, also on the windows in flight.
+                assert!(
+                    swept.cold <= 400 + meanwhile,
+                    "{most}, {from} to {until} s: {swept:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_says_nothing_of_the_horizon() {
+        for at in [1, 5, 20] {
+            let pause = Duration::from_secs(at)..Duration::from_secs(at + 600);
+            let steps = Horizon::InSteps(Duration::from_secs(1));
+            let paused = sweep_with_pause(100, 64, steps, PATIENT, pause);
+            let swept = sweep(100, 64, steps, PATIENT);
+            assert!(
+                paused.share() > swept.share() - 0.01,
+                "{paused:?}, {swept:?}"
+            );
+            assert!(paused.time < swept.time * 11 / 10, "{paused:?}, {swept:?}");
         }
     }
 

@@ -386,6 +386,33 @@ fn a_run_that_waits_heeds_the_patience_that_is_set_meanwhile() -> Result<()> {
 }
 
 #[test]
+fn what_else_a_run_waits_for_does_not_make_it_more_patient() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.execute("CREATE TABLE hold AS SELECT true AS it")?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start_after(
+        "SET safe_backfill.hold_while = 'SELECT it FROM hold'; SET safe_backfill.horizon_patience = 1",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until("SELECT state = 'waiting' FROM safe_backfill_progress")?;
+    thread::sleep(Duration::from_secs(10));
+    db.execute("UPDATE hold SET it = false")?;
+    let notices = run.end()?.succeeded()?;
+    report.commit()?;
+    ensure!(
+        saying(&notices, "waits for the xmin horizon").is_empty(),
+        "{notices:#?}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_slot_is_named_as_its_standby_while_that_is_there() -> Result<()> {
     let db = Database::alone(Options::default())?;
     table(&db)?;
