@@ -387,7 +387,8 @@ impl Window {
     /// How many more passes it takes, if each does as much as the last one.
     pub fn passes_left(&self) -> u32 {
         let left = self.rows.saturating_sub(self.tried) as f64;
-        (left / self.tried_last.max(1) as f64).ceil() as u32
+        let passes = (left / self.tried_last.max(1) as f64).ceil() as u32;
+        passes.clamp(1, (MOST_PASSES + 1).saturating_sub(self.pass).max(1))
     }
 
     /// Makes more room, by moving more rows, so that fewer passes do.
