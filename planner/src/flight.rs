@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::window::PASSES;
+use crate::window::{PASSES, WINDOW};
 
 /// So long the horizon is waited for, whatever is known of it.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -42,20 +42,22 @@ pub enum Next {
 /// What is known when it is decided what to do next.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation {
-    /// How many windows are in flight.
-    pub windows: usize,
+    /// How many blocks the windows in flight have.
+    pub in_flight: u32,
+    /// How many blocks the window has that was passed over last, if one was.
+    pub passed: u32,
     /// Whether the horizon has passed the last pass over the first of them.
     pub is_due: bool,
     /// How long ago that pass ended.
     pub age: Duration,
     /// How many more passes the first of them needs.
     pub passes: u32,
-    /// How many windows' worth of blocks no process has claimed.
-    pub more: f64,
+    /// How many blocks this process will claim yet.
+    pub more: u32,
     /// How long the sweep has worked, its waits included.
     pub elapsed: Duration,
-    /// How many windows there are in all for this process.
-    pub all: f64,
+    /// How many blocks it sweeps in all, of which as many may be in flight.
+    pub all: u32,
     /// All waits together may last about so many times as long as the work does without them. With 0, only those of a moment
     /// are left.
     pub patience: f64,
@@ -64,14 +66,14 @@ pub struct Situation {
 /// Decides how a sweep goes on.
 #[derive(Debug, Clone)]
 pub struct Flight {
-    most: usize,
+    most: u32,
     /// How late the horizon was when it passed a window, the last times that this was seen; 0 where it is not known.
     delays: [Duration; DELAYS],
     /// When it was last seen, from the beginning of the sweep.
     seen: Duration,
     /// How long ago the last pass over the first window was when the horizon had not passed that yet.
     behind: Option<Duration>,
-    /// How long the first pass over a window takes, and another one.
+    /// How long the first pass over [`WINDOW`] blocks takes, and another one.
     first_pass: Duration,
     pass: Duration,
     /// What was decided last, and when.
@@ -81,8 +83,8 @@ pub struct Flight {
 }
 
 impl Flight {
-    /// With at most `most` windows in flight, whose pages should stay in memory.
-    pub fn new(most: usize) -> Self {
+    /// With about `most` blocks in flight at most, which should stay in memory.
+    pub fn new(most: u32) -> Self {
         Flight {
             most: most.max(1),
             delays: [Duration::ZERO; DELAYS],
@@ -98,14 +100,14 @@ impl Flight {
     /// What to do now; `None` when all is done.
     pub fn next(&mut self, now: Situation) -> Option<Next> {
         self.learn(now);
-        let has_more = now.more > 0.0;
+        let has_more = now.more > 0;
         let next = match now {
-            Situation { windows: 0, .. } if !has_more => return None,
-            Situation { windows: 0, .. } => Next::Begin,
+            Situation { in_flight: 0, .. } if !has_more => return None,
+            Situation { in_flight: 0, .. } => Next::Begin,
             _ if has_more && self.begins_first(now) => Next::Begin,
             Situation { is_due: true, .. } => Next::Pass,
             _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
-            _ if has_more && now.windows < self.most => Next::Begin,
+            _ if has_more && self.has_room(now) => Next::Begin,
             _ if self.waits(now) => Next::Wait,
             _ if has_more => Next::FillAtOnce,
             _ => Next::GiveUp,
@@ -132,29 +134,33 @@ impl Flight {
         self.lag() >= PATIENCE * USUAL
     }
 
+    /// Whether another window may be in flight.
+    fn has_room(&self, now: Situation) -> bool {
+        now.in_flight < self.most.min(now.all)
+    }
+
     /// Whether the windows that are left had better begin before others are passed over again. All that is left of the table
     /// takes less time than the horizon then takes to pass the last of them as often as it needs.
     fn begins_first(&self, now: Situation) -> bool {
-        let work = (self.first_pass + self.pass * PASSES).mul_f64(now.more);
-        self.is_late()
-            && now.windows < self.most
-            && self.is_expected(now)
-            && work < self.lag() * PASSES
+        let work = (self.first_pass + self.pass * PASSES).mul_f64(windows(now.more));
+        self.is_late() && self.has_room(now) && self.is_expected(now) && work < self.lag() * PASSES
     }
 
     /// Measures what was decided last, and how late the horizon is.
     fn learn(&mut self, now: Situation) {
         let spent = |since: Duration| now.elapsed.saturating_sub(since);
+        let per_window = |since| spent(since).div_f64(windows(now.passed));
         match self.last {
-            Some((Next::Begin, since)) => smooth(&mut self.first_pass, spent(since)),
-            Some((Next::Pass, since)) => smooth(&mut self.pass, spent(since)),
+            Some((Next::Begin | Next::Pass, _)) if now.passed == 0 => {}
+            Some((Next::Begin, since)) => smooth(&mut self.first_pass, per_window(since)),
+            Some((Next::Pass, since)) => smooth(&mut self.pass, per_window(since)),
             Some((Next::Wait, since)) if !self.is_usual(now.age) => {
                 self.surprised += spent(since);
             }
             _ => {}
         }
         match now {
-            Situation { windows: 0, .. } => {}
+            Situation { in_flight: 0, .. } => {}
             Situation { is_due: false, .. } => self.behind = Some(now.age),
             _ => self.learn_lag(now),
         }
@@ -193,7 +199,7 @@ impl Flight {
 
     /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
     fn patience(&self, now: Situation) -> (f64, f64) {
-        let work = self.first_pass.as_secs_f64() * WORK_PER_FIRST_PASS * now.all;
+        let work = self.first_pass.as_secs_f64() * WORK_PER_FIRST_PASS * windows(now.all);
         let all = now.patience * work;
         let surprise = (all / PART_FOR_SURPRISES).min(now.patience * LONGEST_SURPRISE);
         (all, surprise)
@@ -217,17 +223,23 @@ impl Flight {
 
     /// The share of the work that is to be done yet. What waits it needs falls with it: who begins to wait, goes on.
     fn share_ahead(now: Situation) -> f64 {
-        let in_flight = now.windows as f64 * f64::from(now.passes) / f64::from(PASSES);
-        ((now.more + in_flight) / now.all).min(1.0)
+        let in_flight = f64::from(now.in_flight) * f64::from(now.passes) / f64::from(PASSES);
+        ((f64::from(now.more) + in_flight) / f64::from(now.all.max(1))).min(1.0)
     }
 
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
     fn waits_ahead(&self, now: Situation) -> f64 {
         let lag = self.lag();
-        let others = self.pass * u32::try_from(now.windows).unwrap_or(u32::MAX);
-        let rounds = f64::from(now.passes) + f64::from(PASSES) * now.more / self.most as f64;
+        let others = self.pass.mul_f64(windows(now.in_flight));
+        let rounds_of_more = f64::from(now.more) / f64::from(self.most);
+        let rounds = f64::from(now.passes) + f64::from(PASSES) * rounds_of_more;
         lag.saturating_sub(others).as_secs_f64() * rounds
     }
+}
+
+/// How many windows' worth of blocks these are, if each is as large as it can be.
+fn windows(blocks: u32) -> f64 {
+    f64::from(blocks) / f64::from(WINDOW)
 }
 
 fn smooth(average: &mut Duration, last: Duration) {
@@ -241,6 +253,7 @@ fn smooth(average: &mut Duration, last: Duration) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
     use std::ops::Range;
 
     const FIRST_PASS: Duration = Duration::from_millis(500);
@@ -290,7 +303,7 @@ mod tests {
         hot: u32,
         /// Passes' worth of work on pages that are not recycled, or not yet.
         cold: u32,
-        windows: usize,
+        windows: u32,
     }
 
     impl Swept {
@@ -299,93 +312,113 @@ mod tests {
         }
     }
 
-    /// Sweeps a table of so many windows.
-    fn sweep(windows: u32, most: usize, horizon: Horizon, patience: f64) -> Swept {
-        sweep_with_pause(
-            windows,
-            most,
-            horizon,
-            patience,
-            Duration::MAX..Duration::MAX,
-        )
-    }
-
-    /// As [`sweep`], but all stands still during the pause, except the horizon.
-    fn sweep_with_pause(
-        windows: u32,
-        most: usize,
+    /// How a table is swept.
+    #[derive(Debug, Clone)]
+    struct Scenario {
+        blocks: u32,
+        /// How many blocks are claimed at a time.
+        claim: u32,
+        most: u32,
         horizon: Horizon,
         patience: f64,
+        /// All stands still meanwhile, except the horizon.
         pause: Range<Duration>,
-    ) -> Swept {
-        let mut flight = Flight::new(most);
-        let mut left = windows;
-        // Each window: passes to go, and when the last one ended.
-        let mut in_flight = std::collections::VecDeque::new();
-        // A transaction at 0 has passed any horizon that has not begun to move.
-        let mut swept = Swept {
-            time: NAP,
-            ..Swept::default()
-        };
-        loop {
-            let elapsed = swept.time;
-            let is_later = elapsed >= pause.start;
-            let now = elapsed
-                + if is_later {
-                    pause.end - pause.start
-                } else {
-                    Duration::ZERO
-                };
-            let front = in_flight.front().copied();
-            let (passes, ended) = front.unwrap_or((0, now));
-            let situation = Situation {
-                windows: in_flight.len(),
-                is_due: ended <= horizon.at(now),
-                age: now - ended,
-                passes,
-                more: f64::from(left),
-                elapsed,
-                all: f64::from(windows),
+    }
+
+    /// Sweeps a table of so many windows.
+    fn sweep(windows: u32, most: u32, horizon: Horizon, patience: f64) -> Swept {
+        Scenario::new(windows, most, horizon, patience).sweep()
+    }
+
+    impl Scenario {
+        fn new(windows: u32, most: u32, horizon: Horizon, patience: f64) -> Self {
+            Scenario {
+                blocks: windows * WINDOW,
+                claim: WINDOW,
+                most: most * WINDOW,
+                horizon,
                 patience,
-            };
-            let Some(next) = flight.next(situation) else {
-                return swept;
-            };
-            // When the pass will have ended.
-            let after = |time| now + time;
-            match next {
-                Next::Wait => {
-                    assert!(left == 0 || in_flight.len() == most);
-                    let nap = (situation.age / 10).clamp(NAP, NAP * 25);
-                    swept.waited += nap;
-                    swept.time += nap;
-                }
-                Next::Begin => {
-                    left -= 1;
-                    swept.cold += 1;
-                    swept.time += FIRST_PASS;
-                    in_flight.push_back((PASSES - 1, after(FIRST_PASS)));
-                }
-                Next::Pass => {
-                    let (passes, _) = in_flight.pop_front().unwrap();
-                    swept.hot += 1;
-                    swept.time += PASS;
-                    if passes > 1 {
-                        in_flight.push_back((passes - 1, after(PASS)));
-                    }
-                }
-                Next::FillAtOnce => {
-                    left -= 1;
-                    swept.cold += PASSES;
-                    swept.time += AT_ONCE;
-                }
-                Next::GiveUp => {
-                    let (passes, _) = in_flight.pop_front().unwrap();
-                    swept.cold += passes;
-                    swept.time += AT_ONCE * passes / PASSES;
-                }
+                pause: Duration::MAX..Duration::MAX,
             }
-            swept.windows = swept.windows.max(in_flight.len());
+        }
+
+        /// When it is, if so much time was spent on the sweep.
+        fn at(&self, elapsed: Duration) -> Duration {
+            match elapsed >= self.pause.start {
+                true => elapsed + (self.pause.end - self.pause.start),
+                false => elapsed,
+            }
+        }
+
+        fn sweep(&self) -> Swept {
+            let mut flight = Flight::new(self.most);
+            let mut left = self.blocks;
+            // Each window: blocks, passes to go, and when the last one ended.
+            let mut in_flight: VecDeque<(u32, u32, Duration)> = VecDeque::new();
+            let (mut hot, mut cold) = (0, 0);
+            let mut passed = 0;
+            // A transaction at 0 has passed any horizon that has not begun to move.
+            let mut swept = Swept {
+                time: NAP,
+                ..Swept::default()
+            };
+            loop {
+                let now = self.at(swept.time);
+                let (_, passes, ended) = in_flight.front().copied().unwrap_or((0, 0, now));
+                let situation = Situation {
+                    in_flight: in_flight.iter().map(|window| window.0).sum(),
+                    passed,
+                    is_due: ended <= self.horizon.at(now),
+                    age: now - ended,
+                    passes,
+                    more: left,
+                    elapsed: swept.time,
+                    all: self.blocks,
+                    patience: self.patience,
+                };
+                let Some(next) = flight.next(situation) else {
+                    swept.hot = hot / WINDOW;
+                    swept.cold = cold / WINDOW;
+                    return swept;
+                };
+                let (blocks, passes) = match next {
+                    Next::Begin | Next::FillAtOnce => {
+                        let blocks = self.claim.min(left);
+                        left -= blocks;
+                        (blocks, PASSES)
+                    }
+                    Next::Pass | Next::GiveUp => {
+                        let (blocks, passes, _) = in_flight.pop_front().unwrap();
+                        (blocks, passes)
+                    }
+                    Next::Wait => (0, 0),
+                };
+                let time = match next {
+                    Next::Wait => {
+                        assert!(left == 0 || situation.in_flight >= self.most);
+                        let nap = (situation.age / 10).clamp(NAP, NAP * 25);
+                        swept.waited += nap;
+                        nap
+                    }
+                    Next::Begin => FIRST_PASS.mul_f64(windows(blocks)),
+                    Next::Pass => PASS.mul_f64(windows(blocks)),
+                    Next::FillAtOnce | Next::GiveUp => {
+                        (AT_ONCE * passes / PASSES).mul_f64(windows(blocks))
+                    }
+                };
+                match next {
+                    Next::Wait => {}
+                    Next::Begin => cold += blocks,
+                    Next::Pass => hot += blocks,
+                    Next::FillAtOnce | Next::GiveUp => cold += blocks * passes,
+                }
+                if matches!(next, Next::Begin | Next::Pass) && passes > 1 {
+                    in_flight.push_back((blocks, passes - 1, now + time));
+                }
+                swept.time += time;
+                passed = blocks;
+                swept.windows = swept.windows.max(in_flight.len() as u32);
+            }
         }
     }
 
@@ -404,7 +437,7 @@ mod tests {
         #[test]
         fn all_is_swept_within_the_limits(
             windows in 0u32..100,
-            most in 1usize..64,
+            most in 1u32..64,
             horizon in any_horizon(),
             patience in 0.0..20.0f64,
         ) {
@@ -516,12 +549,38 @@ mod tests {
     }
 
     #[test]
+    fn small_claims_are_swept_as_large_ones_are() {
+        for (seconds, windows) in [(1, 9), (1, 100), (3, 45), (10, 150)] {
+            let steps = Horizon::InSteps(Duration::from_secs(seconds));
+            let large = Scenario::new(windows, 64, steps, PATIENT);
+            for claim in [1024, 512, 128] {
+                let small = Scenario {
+                    claim,
+                    ..large.clone()
+                };
+                let (large, small) = (large.sweep(), small.sweep());
+                assert!(
+                    small.share() > large.share() - 0.05,
+                    "{claim}: {small:?}, {large:?}"
+                );
+                assert!(
+                    small.time < large.time.mul_f64(1.15),
+                    "{claim}: {small:?}, {large:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_pause_says_nothing_of_the_horizon() {
         for at in [1, 5, 20] {
-            let pause = Duration::from_secs(at)..Duration::from_secs(at + 600);
             let steps = Horizon::InSteps(Duration::from_secs(1));
-            let paused = sweep_with_pause(100, 64, steps, PATIENT, pause);
-            let swept = sweep(100, 64, steps, PATIENT);
+            let smoothly = Scenario::new(100, 64, steps, PATIENT);
+            let with_pause = Scenario {
+                pause: Duration::from_secs(at)..Duration::from_secs(at + 600),
+                ..smoothly.clone()
+            };
+            let (swept, paused) = (smoothly.sweep(), with_pause.sweep());
             assert!(
                 paused.share() > swept.share() - 0.01,
                 "{paused:?}, {swept:?}"

@@ -169,11 +169,6 @@ impl Window {
         }
     }
 
-    /// How many blocks it has.
-    pub fn blocks(&self) -> usize {
-        self.pages.len()
-    }
-
     /// The next block to look at in this pass, or `None` when all were; pages without rows to fill are passed over.
     pub fn next_block(&mut self) -> Option<u32> {
         let Some(skipped) = self.pages[self.cursor..].iter().position(|page| page.left) else {

@@ -36,9 +36,14 @@ impl InFlight {
         }
     }
 
+    /// How many blocks it has.
+    pub fn size(&self) -> u32 {
+        self.blocks.end - self.blocks.start
+    }
+
     /// How many blocks' worth of it is done.
     fn blocks_done(&self) -> f64 {
-        self.window.done() * self.window.blocks() as f64
+        self.window.done() * f64::from(self.size())
     }
 }
 
@@ -46,6 +51,7 @@ impl Leaf<'_> {
     /// One pass over a window. If rows are left, it will be due again, or comes again at once where nothing has to be pruned
     /// before.
     pub(super) fn pass(&mut self, mut in_flight: InFlight) -> Result<(), Halt> {
+        self.sweeping.passed = in_flight.size();
         loop {
             self.pass_once(&mut in_flight)?;
             let is_recycled = in_flight.window.is_recycled();

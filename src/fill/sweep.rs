@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use planner::claims::CLAIMS_PER_SHARE;
 use planner::flight::{Next, Situation};
 use planner::phase::Event;
 use planner::window::{Sweep, WINDOW, Window};
@@ -84,10 +85,12 @@ impl Leaf<'_> {
             Some(id) => self.horizon_has_passed(id)?,
             None => true,
         };
-        let (more, all) = self.windows_left();
+        let (more, all) = self.share();
         let sweeping = &mut self.sweeping;
+        let in_flight = sweeping.in_flight.iter().map(InFlight::size).sum();
         Ok(sweeping.flight.next(Situation {
-            windows: sweeping.in_flight.len(),
+            in_flight,
+            passed: std::mem::take(&mut sweeping.passed),
             is_due,
             age: ended.elapsed(),
             passes,
@@ -98,13 +101,13 @@ impl Leaf<'_> {
         }))
     }
 
-    /// How many windows this process will claim yet, and how many it does in all.
-    fn windows_left(&self) -> (f64, f64) {
-        let membership = &self.run.membership;
-        let claims = &membership.team().claims;
-        let windows = |blocks| f64::from(blocks) / f64::from(WINDOW) / f64::from(membership.of());
+    /// How many blocks this process will claim yet, and how many in all: those few that cannot be shared evenly not counted.
+    fn share(&self) -> (u32, u32) {
+        let (membership, claims) = (&self.run.membership, &self.run.membership.team().claims);
         let unclaimed = self.round.map_or(0, |round| claims.unclaimed(round));
-        (windows(unclaimed), windows(claims.blocks()))
+        let claimed_at_once = membership.of() * CLAIMS_PER_SHARE;
+        let all = claims.blocks() / claimed_at_once * CLAIMS_PER_SHARE;
+        (unclaimed.div_ceil(membership.of()), all.max(1))
     }
 
     /// A new window; `None` when all blocks have been claimed.
