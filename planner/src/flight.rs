@@ -19,6 +19,9 @@ const DELAYS: usize = 3;
 const PART_FOR_SURPRISES: f64 = 20.0;
 /// And never more than so many seconds times the patience, which are a minute by default: it may be hours until it moves.
 const LONGEST_SURPRISE: f64 = 30.0;
+/// A window whose last pass is longer ago does not wait for the horizon while others are filled: what is filled behind it
+/// would be read again after a crash.
+const LONGEST_DETOUR: Duration = Duration::from_secs(60);
 /// All passes over a window take about so many times as long as the first one, which moves rows to other pages.
 const WORK_PER_FIRST_PASS: f64 = 2.0;
 /// What was measured before counts for so many parts, and the last pass for one.
@@ -106,17 +109,23 @@ impl Flight {
             Situation { in_flight: 0, .. } => Next::Begin,
             _ if has_more && self.begins_first(now) => Next::Begin,
             Situation { is_due: true, .. } => Next::Pass,
-            _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
+            _ if has_more && !self.is_expected(now) => Self::without_waiting(now),
             _ if has_more && self.has_room(now) => Next::Begin,
             _ if self.waits(now) => Next::Wait,
-            _ if has_more => Next::FillAtOnce,
-            _ => Next::GiveUp,
+            _ => Self::without_waiting(now),
         };
         self.last = Some((next, now.elapsed));
         if matches!(next, Next::Pass | Next::GiveUp) {
             self.behind = None;
         }
         Some(next)
+    }
+
+    fn without_waiting(now: Situation) -> Next {
+        match now.more > 0 && now.age < LONGEST_DETOUR {
+            true => Next::FillAtOnce,
+            false => Next::GiveUp,
+        }
     }
 
     /// Tells how late the horizon is expected to be, unless that is known already. Whether it is news.
@@ -304,6 +313,8 @@ mod tests {
         /// Passes' worth of work on pages that are not recycled, or not yet.
         cold: u32,
         windows: u32,
+        /// How long after its last pass a window was in flight still while others were filled at once.
+        detour: Duration,
     }
 
     impl Swept {
@@ -402,9 +413,11 @@ mod tests {
                     }
                     Next::Begin => FIRST_PASS.mul_f64(windows(blocks)),
                     Next::Pass => PASS.mul_f64(windows(blocks)),
-                    Next::FillAtOnce | Next::GiveUp => {
-                        (AT_ONCE * passes / PASSES).mul_f64(windows(blocks))
+                    Next::FillAtOnce => {
+                        swept.detour = swept.detour.max(situation.age);
+                        AT_ONCE.mul_f64(windows(blocks))
                     }
+                    Next::GiveUp => (AT_ONCE * passes / PASSES).mul_f64(windows(blocks)),
                 };
                 match next {
                     Next::Wait => {}
@@ -569,6 +582,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn little_is_filled_behind_a_window_that_waits() {
+        let reports = [
+            Horizon::Held,
+            Horizon::HeldUntil(Duration::from_secs(1000)),
+            Horizon::InSteps(Duration::from_secs(300)),
+        ];
+        for horizon in reports {
+            for most in [1, 64] {
+                let swept = sweep(1000, most, horizon, PATIENT);
+                assert!(swept.detour <= Duration::from_secs(60), "{swept:?}");
+            }
+        }
+        // What is given up takes the time that others would have taken.
+        let swept = sweep(1000, 64, reports[1], PATIENT);
+        assert!(swept.share() > 0.4, "{swept:?}");
     }
 
     #[test]
