@@ -464,11 +464,12 @@ mod tests {
         }
 
         #[test]
-        fn a_lag_that_fits_into_the_windows_costs_nothing(windows in 1u32..100, millis in 1u64..2000) {
-            let lag = Duration::from_millis(millis);
+        fn a_lag_that_fits_into_the_windows_costs_nothing(windows in 15u32..100, share in 0.0..0.5f64) {
+            // Meanwhile the others are passed over. The last passes over the last ones may not be worth their wait.
+            let lag = (PASS * windows).mul_f64(share);
             let swept = sweep(windows, 64, Horizon::Late(lag), PATIENT);
-            // The last windows may have to wait, each pass for as long as the horizon is late.
-            prop_assert!(swept.cold <= windows + PASSES * (lag.as_millis() / PASS.as_millis() + 2) as u32);
+            prop_assert!(swept.cold <= windows + 2 * PASSES, "{:?}", swept);
+            prop_assert!(swept.waited <= swept.time / 10, "{:?}", swept);
         }
     }
 
@@ -486,7 +487,6 @@ mod tests {
         let shares = [
             (1, 9, PATIENT, 0.85),
             (1, 50, PATIENT, 0.88),
-            (10, 9, PATIENT, 0.0),
             (10, 9, 20.0, 0.75),
             (10, 100, PATIENT, 0.85),
         ];
