@@ -51,13 +51,13 @@ pub struct Situation {
     pub passed: u32,
     /// Whether the horizon has passed the last pass over the first of them.
     pub is_due: bool,
-    /// How long ago that pass ended.
+    /// How long ago that pass ended, pauses included: the horizon moves on meanwhile.
     pub age: Duration,
     /// How many more passes the first of them needs.
     pub passes: u32,
     /// How many blocks this process will claim yet.
     pub more: u32,
-    /// How long the sweep has worked, its waits included.
+    /// How long the sweep has worked, its waits for the horizon included, and no others.
     pub elapsed: Duration,
     /// How many blocks it sweeps in all, of which as many may be in flight.
     pub all: u32,

@@ -30,7 +30,7 @@ const MOST_IN_FLIGHT: u32 = 192;
 pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
-    /// When it began, later by the time for which it was paused.
+    /// When it began, later by the time for which it was paused or waited for others.
     pub(super) since: Instant,
     /// How many blocks the window has that was passed over since it was last decided what to do next; 0 if none was.
     pub(super) passed: u32,
