@@ -91,7 +91,7 @@ pub fn define() {
     GucRegistry::define_float_guc(
         c"safe_backfill.horizon_patience",
         c"Sets how long a backfill may wait in all until dead row versions can be removed, as a multiple of the time that it works.",
-        c"It waits only where dead row versions become removable often enough for that. Larger values keep the table and its indexes smaller, for instance beside a standby that sends feedback.",
+        c"It waits only where dead row versions become removable often enough for that. Larger values keep the table and its indexes smaller, for instance beside a standby that sends feedback. Zero means that it waits no longer than a moment.",
         &HORIZON_PATIENCE,
         0.0,
         1000.0,

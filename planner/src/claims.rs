@@ -266,6 +266,25 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_claimed_is_known_in_its_round_only() {
+        let claims = Claims::default();
+        let before = claims.begin(0..50);
+        let round = claims.begin(100..1100);
+        assert_eq!((claims.blocks(), claims.unclaimed(round)), (1000, 1000));
+        let first = claims.take(round, 0, 1, 300).unwrap();
+        assert_eq!((claims.blocks(), claims.unclaimed(round)), (1000, 700));
+        claims.done(round, 0, &first, None);
+        assert_eq!(
+            (claims.unclaimed(round), claims.unclaimed(before)),
+            (700, 0)
+        );
+        while claims.take(round, 1, 1, 300).is_some() {}
+        assert_eq!((claims.blocks(), claims.unclaimed(round)), (1000, 0));
+        claims.close();
+        assert_eq!(claims.unclaimed(round), 0);
+    }
+
+    #[test]
     fn a_process_may_have_several_claims_in_any_order() {
         let claims = Claims::default();
         let round = claims.begin(0..3000);

@@ -169,11 +169,6 @@ impl Window {
         }
     }
 
-    /// How many blocks it has.
-    pub fn blocks(&self) -> usize {
-        self.pages.len()
-    }
-
     /// The next block to look at in this pass, or `None` when all were; pages without rows to fill are passed over.
     pub fn next_block(&mut self) -> Option<u32> {
         let Some(skipped) = self.pages[self.cursor..].iter().position(|page| page.left) else {
@@ -334,9 +329,14 @@ impl Window {
         self.sweep = Sweep::OnePass;
     }
 
+    /// Whether its pages are recycled, so that dead row versions have to be pruned between two passes.
+    pub fn is_recycled(&self) -> bool {
+        self.sweep == Sweep::Recycle
+    }
+
     /// Whether an earlier pass has made room for updates on the pages of this one.
     pub fn has_made_room(&self) -> bool {
-        self.sweep == Sweep::Recycle && self.pass > 0
+        self.is_recycled() && self.pass > 0
     }
 
     /// Whether this pass is at the beginning of the window still.
@@ -382,7 +382,8 @@ impl Window {
     /// How many more passes it takes, if each does as much as the last one.
     pub fn passes_left(&self) -> u32 {
         let left = self.rows.saturating_sub(self.tried) as f64;
-        (left / self.tried_last.max(1) as f64).ceil() as u32
+        let passes = (left / self.tried_last.max(1) as f64).ceil() as u32;
+        passes.clamp(1, (MOST_PASSES + 1).saturating_sub(self.pass).max(1))
     }
 
     /// Makes more room, by moving more rows, so that fewer passes do.

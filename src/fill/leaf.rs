@@ -198,7 +198,7 @@ impl<'a> Leaf<'a> {
                 self.collect();
             }
             let attempt = run.driver.commit(|tx| {
-                if !lock_in_time(tx, self.oid) {
+                if !self.beside_the_sweep(|leaf| lock_in_time(tx, leaf.oid)) {
                     return Ok(OnTable::Locked);
                 }
                 let table = open_table(tx, run, self.oid)?;
@@ -241,6 +241,17 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    /// Does what counts neither as work of the sweep nor as a wait for the horizon: it waits for others.
+    fn beside_the_sweep<T>(&mut self, wait: impl FnOnce(&mut Self) -> T) -> T {
+        self.heed_pauses();
+        let before = self.sweeping.since.elapsed();
+        let result = wait(self);
+        self.heed_pauses();
+        let time = self.sweeping.since.elapsed().saturating_sub(before);
+        self.sweeping.since += time;
+        result
+    }
+
     /// Tells who has locked the table.
     fn note_table_lock(&mut self) -> Result<(), Error> {
         let (driver, oid) = (self.run.driver, self.oid);
@@ -261,7 +272,8 @@ impl<'a> Leaf<'a> {
     /// Waits until others keep up.
     pub(super) fn admit(&mut self, work: Work) -> Result<(), Halt> {
         let (run, oid) = (self.run, self.oid);
-        if run.throttle.borrow_mut().admit(run.driver, oid, work)? {
+        let admit = |_: &mut Self| run.throttle.borrow_mut().admit(run.driver, oid, work);
+        if self.beside_the_sweep(admit)? {
             // Meanwhile the locks that were in the way may have been released.
             self.patience.renew();
         }

@@ -36,15 +36,37 @@ impl InFlight {
         }
     }
 
+    /// How many blocks it has.
+    pub fn size(&self) -> u32 {
+        self.blocks.end - self.blocks.start
+    }
+
     /// How many blocks' worth of it is done.
     fn blocks_done(&self) -> f64 {
-        self.window.done() * self.window.blocks() as f64
+        self.window.done() * f64::from(self.size())
     }
 }
 
 impl Leaf<'_> {
-    /// One pass over a window. If rows are left, it will be due again.
+    /// One pass over a window. If rows are left, it will be due again, or comes again at once where nothing has to be pruned
+    /// before.
     pub(super) fn pass(&mut self, mut in_flight: InFlight) -> Result<(), Halt> {
+        self.sweeping.passed = in_flight.size();
+        loop {
+            self.pass_once(&mut in_flight)?;
+            let is_recycled = in_flight.window.is_recycled();
+            if !in_flight.window.next_pass() {
+                return self.has_swept(in_flight.blocks);
+            }
+            if is_recycled {
+                in_flight.ended = Instant::now();
+                self.sweeping.in_flight.push_back(in_flight);
+                return Ok(());
+            }
+        }
+    }
+
+    fn pass_once(&mut self, in_flight: &mut InFlight) -> Result<(), Halt> {
         let others: f64 = self
             .sweeping
             .in_flight
@@ -64,23 +86,17 @@ impl Leaf<'_> {
                 in_flight.window.give_up_recycling();
             }
             if filled.pass_ended {
-                break;
+                return Ok(());
             }
         }
-        if in_flight.window.next_pass() {
-            in_flight.ended = Instant::now();
-            self.sweeping.in_flight.push_back(in_flight);
-            return Ok(());
-        }
-        self.note_blocks(others);
-        self.has_swept(in_flight.blocks)
     }
 
     /// Tells that all passes over these blocks have ended.
     fn has_swept(&mut self, blocks: Range<u32>) -> Result<(), Halt> {
-        let membership = &self.run.membership;
         let in_flight = self.sweeping.in_flight.iter();
-        let next = in_flight.map(|window| window.blocks.start).min();
+        let next = in_flight.clone().map(|window| window.blocks.start).min();
+        self.note_blocks(in_flight.map(InFlight::blocks_done).sum());
+        let membership = &self.run.membership;
         let claims = &membership.team().claims;
         if let Some(round) = self.round {
             claims.done(round, membership.worker(), &blocks, next);

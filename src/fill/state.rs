@@ -17,22 +17,23 @@ use crate::fill::survey::Survey;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
 use crate::pg::settings as server_settings;
-use crate::settings;
 
 /// How many windows a process has in flight beside other processes of its run, whose batches hold the horizon back for as
 /// long as they take.
-const WINDOWS_BESIDE_OTHERS: usize = CLAIMS_PER_SHARE as usize;
+const WINDOWS_BESIDE_OTHERS: u32 = CLAIMS_PER_SHARE;
 /// One part in so many of shared buffers may be in flight; the indexes need some, too, and so do others.
-const SHARE_OF_BUFFERS: usize = 2;
+const SHARE_OF_BUFFERS: u32 = 2;
 /// More windows than this are not in flight, however much memory there is: 3 GB, of which about 24 MB are remembered.
-const MOST_IN_FLIGHT: usize = 192;
+const MOST_IN_FLIGHT: u32 = 192;
 
 /// What a sweep remembers from window to window.
 pub struct Sweeping {
     /// The first block that this run sweeps.
     pub(super) began_at: u32,
-    /// When it began, later by the time for which it was paused.
+    /// When it began, later by the time for which it was paused or waited for others.
     pub(super) since: Instant,
+    /// How many blocks the window has that was passed over since it was last decided what to do next; 0 if none was.
+    pub(super) passed: u32,
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) flight: Flight,
@@ -51,16 +52,13 @@ impl Sweeping {
     /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
         let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
-        let most =
-            server_settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
+        let most = server_settings::shared_buffers() / SHARE_OF_BUFFERS / of;
         Sweeping {
             began_at: 0,
             since: Instant::now(),
+            passed: 0,
             in_flight: VecDeque::new(),
-            flight: Flight::new(
-                most.clamp(least, MOST_IN_FLIGHT),
-                settings::horizon_patience(),
-            ),
+            flight: Flight::new(most.clamp(least * WINDOW, MOST_IN_FLIGHT * WINDOW)),
             slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,

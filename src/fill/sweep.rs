@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use planner::claims::CLAIMS_PER_SHARE;
 use planner::flight::{Next, Situation};
 use planner::phase::Event;
 use planner::window::{Sweep, WINDOW, Window};
@@ -50,18 +51,18 @@ impl Leaf<'_> {
     /// The window to pass over next; `None` when all are swept.
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
         while let Some(next) = self.next()? {
-            if next != Next::Wait {
-                self.run
-                    .driver
-                    .has_waited(|reason| reason == Reason::Horizon)?;
+            if next == Next::Wait {
+                self.wait_for_horizon()?;
+                continue;
             }
+            self.run
+                .driver
+                .has_waited(|reason| reason == Reason::Horizon)?;
+            let sweep = self.heed_hazards()?;
             let window = match next {
+                Next::Wait => None,
                 Next::Pass => self.sweeping.in_flight.pop_front(),
-                Next::Begin => self.begin_window()?,
-                Next::Wait => {
-                    self.wait_for_horizon()?;
-                    None
-                }
+                Next::Begin => self.begin_window(sweep),
                 Next::FillAtOnce => self.fill_at_once()?,
                 Next::GiveUp => self.give_up_window()?,
             };
@@ -84,38 +85,44 @@ impl Leaf<'_> {
             Some(id) => self.horizon_has_passed(id)?,
             None => true,
         };
-        let (more, all) = self.windows_left();
+        let (more, all) = self.share();
         let sweeping = &mut self.sweeping;
+        let in_flight = sweeping.in_flight.iter().map(InFlight::size).sum();
         Ok(sweeping.flight.next(Situation {
-            windows: sweeping.in_flight.len(),
+            in_flight,
+            passed: std::mem::take(&mut sweeping.passed),
             is_due,
             age: ended.elapsed(),
             passes,
             more,
             elapsed: sweeping.since.elapsed(),
             all,
+            patience: settings::horizon_patience(),
         }))
     }
 
-    /// How many windows this process will claim yet, and how many it does in all.
-    fn windows_left(&self) -> (f64, f64) {
-        let membership = &self.run.membership;
-        let claims = &membership.team().claims;
-        let windows = |blocks| f64::from(blocks) / f64::from(WINDOW) / f64::from(membership.of());
+    /// How many blocks this process will claim yet, and how many in all: those few that cannot be shared evenly not counted.
+    fn share(&self) -> (u32, u32) {
+        let (membership, claims) = (&self.run.membership, &self.run.membership.team().claims);
         let unclaimed = self.round.map_or(0, |round| claims.unclaimed(round));
-        (windows(unclaimed), windows(claims.blocks()))
+        let claimed_at_once = membership.of() * CLAIMS_PER_SHARE;
+        let all = claims.blocks() / claimed_at_once * CLAIMS_PER_SHARE;
+        (unclaimed.div_ceil(membership.of()), all.max(1))
     }
 
     /// A new window; `None` when all blocks have been claimed.
-    fn begin_window(&mut self) -> Result<Option<InFlight>, Halt> {
-        let sweep = self.next_sweep()?;
+    fn begin_window(&mut self, sweep: Sweep) -> Option<InFlight> {
+        let sweep = match self.recycles_next() {
+            true => sweep,
+            false => Sweep::OnePass,
+        };
         let size = match sweep {
             Sweep::Recycle => WINDOW,
             // The rows of the next one find room in this one: the sooner, the less the table grows.
             Sweep::OnePass => WINDOW / 2,
         };
-        let blocks = self.claim(size);
-        Ok(blocks.map(|blocks| InFlight::new(blocks, sweep)))
+        let blocks = self.claim(size)?;
+        Some(InFlight::new(blocks, sweep))
     }
 
     /// A new window to be filled in one pass, because the horizon is stuck.
@@ -177,15 +184,20 @@ impl Leaf<'_> {
         Ok(())
     }
 
-    /// How to sweep a new window: no recycling while rows refuse, or updates are not HOT.
-    fn next_sweep(&mut self) -> Result<Sweep, Halt> {
-        let refusing = std::mem::take(&mut self.sweeping.refusing);
+    /// Sees to it that the statements are those for the triggers, constraints and indexes that there are now. Returns how a
+    /// new window can be swept beside these.
+    fn heed_hazards(&mut self) -> Result<Sweep, Halt> {
         let (sweep, hazards) = self.patiently(|leaf, tx, table| leaf.table.sweep_now(tx, table))?;
         if !self.table.is_for(hazards) {
             self.prepare_again()?;
         }
-        let recycling = !refusing && self.sweeping.recycling.next_window();
-        Ok(if recycling { sweep } else { Sweep::OnePass })
+        Ok(sweep)
+    }
+
+    /// Whether a new window is recycled: not while rows refuse, or updates are not HOT.
+    fn recycles_next(&mut self) -> bool {
+        let refusing = std::mem::take(&mut self.sweeping.refusing);
+        !refusing && self.sweeping.recycling.next_window()
     }
 
     /// Fills one batch of the window's rows in a transaction of its own.

@@ -224,7 +224,7 @@ pub fn reload_if_asked() {
 }
 
 /// How many pages shared buffers have room for.
-pub fn shared_buffers() -> usize {
+pub fn shared_buffers() -> u32 {
     // SAFETY: an integer that is set when the server starts.
-    unsafe { pg_sys::NBuffers }.unsigned_abs() as usize
+    unsafe { pg_sys::NBuffers }.unsigned_abs()
 }

@@ -1,7 +1,7 @@
 //! Old snapshots: a run ends well beside them, names who holds them, and they see what they always saw.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use client_tests::{Database, Notice, Options, Server, Shutdown, saying};
@@ -241,6 +241,67 @@ fn recycling_comes_back_when_a_report_has_ended() -> Result<()> {
 }
 
 #[test]
+fn a_trigger_made_while_the_horizon_is_held_is_heeded() -> Result<()> {
+    let db = large_table()?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start_after(
+        "SET safe_backfill.pause = '5ms'",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 20")?;
+    db.execute(
+        "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.c := NULL; RETURN NEW; END $$;
+         CREATE TRIGGER undo BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id % 100 = 0) EXECUTE FUNCTION undo()",
+    )?;
+    run.end()?.succeeded()?;
+    report.commit()?;
+    let filled: f64 = db.value("SELECT count(c)::float8 FROM t")?;
+    let (counted, _) = counts(&db)?;
+    ensure!(
+        filled < 159_000.0,
+        "{filled} rows: the trigger came too late"
+    );
+    // Rows that it undoes are told from others as soon as another window begins, which has 8000 rows or 16000.
+    ensure!(
+        counted - filled < 300.0,
+        "{counted} rows counted, {filled} filled"
+    );
+    Ok(())
+}
+
+#[test]
+fn rows_that_a_lock_kept_back_are_not_left_until_the_horizon_moves() -> Result<()> {
+    let db = large_table()?;
+    db.execute(
+        "CREATE TABLE other AS SELECT 1 AS id;
+         CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM FROM other FOR UPDATE; RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id % 4000 = 0) EXECUTE FUNCTION wait()",
+    )?;
+    let mut reader = db.connect()?;
+    let mut locking = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    locking.query_one("SELECT FROM other FOR UPDATE", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 65")?;
+    // Windows that lie behind the first one, whose dead row versions cannot be pruned.
+    let null: i64 =
+        db.value("SELECT count(*) FROM t WHERE c IS NULL AND id BETWEEN 20000 AND 60000")?;
+    ensure!(!run.has_ended());
+    locking.commit()?;
+    run.end()?.succeeded()?;
+    ensure!(null <= 20, "{null} rows are NULL");
+    Ok(())
+}
+
+#[test]
 fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
     let db = large_table()?;
     db.execute("CREATE TABLE other (id int)")?;
@@ -318,6 +379,60 @@ fn the_feedback_of_an_idle_standby_is_waited_for() -> Result<()> {
     ensure!(hot / rows >= 0.8, "{hot} of {rows}: {notices:#?}");
     let waits: bool = db.value("SELECT waits_for IS NOT NULL FROM safe_backfill_progress")?;
     ensure!(!waits, "it says that it waits still");
+    Ok(())
+}
+
+#[test]
+fn a_run_that_waits_heeds_the_patience_that_is_set_meanwhile() -> Result<()> {
+    let db = Database::alone(Options::default().set("safe_backfill.horizon_patience", 1000))?;
+    table(&db)?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    db.wait_until(
+        "SELECT state = 'waiting' AND waits_for LIKE 'the xmin horizon, held by process %' FROM safe_backfill_progress",
+    )?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(!run.has_ended(), "it does not wait");
+    let mut session = db.connect()?;
+    session.batch_execute("LOAD 'pg_safe_backfill'")?;
+    session.batch_execute("ALTER SYSTEM SET safe_backfill.horizon_patience = 0")?;
+    let reloaded = Instant::now();
+    session.batch_execute("SELECT pg_reload_conf()")?;
+    names(&run.end()?.succeeded()?, "process")?;
+    ensure!(reloaded.elapsed() < Duration::from_secs(10));
+    report.commit()?;
+    Ok(())
+}
+
+#[test]
+fn what_else_a_run_waits_for_does_not_make_it_more_patient() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    db.execute("CREATE TABLE hold AS SELECT true AS it")?;
+    let mut reader = db.connect()?;
+    let mut report = reader
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()?;
+    report.query_one("SELECT count(*) FROM t", &[])?;
+    let run = db.start_after(
+        "SET safe_backfill.hold_while = 'SELECT it FROM hold'; SET safe_backfill.horizon_patience = 1",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until("SELECT state = 'waiting' FROM safe_backfill_progress")?;
+    thread::sleep(Duration::from_secs(10));
+    db.execute("UPDATE hold SET it = false")?;
+    let notices = run.end()?.succeeded()?;
+    report.commit()?;
+    ensure!(
+        saying(&notices, "waits for the xmin horizon").is_empty(),
+        "{notices:#?}"
+    );
     Ok(())
 }
 

@@ -254,3 +254,99 @@ fn rows_that_are_put_back_come_next_and_in_their_order() {
     window.changed(&first[..1]);
     assert_eq!(window.left(), 1);
 }
+
+/// A full page as `make bench` has them.
+fn full() -> Model {
+    Model {
+        unfilled: (1..=70).collect(),
+        size: 112,
+        growth: 8,
+        free: 48,
+        dead: 0,
+        pointers: 221,
+    }
+}
+
+/// One pass over the pages; how many rows it filled.
+fn pass_over(pages: &mut [Model], window: &mut Window) -> usize {
+    let before = window.tried;
+    let mut filled = BTreeMap::new();
+    while let Some(block) = window.next_block() {
+        window.choose(block, pages[block as usize].look());
+        fill(pages, window, &mut filled);
+    }
+    fill(pages, window, &mut filled);
+    pages.iter_mut().for_each(Model::prune);
+    window.tried - before
+}
+
+#[test]
+fn the_passes_that_are_left_and_what_is_done_are_foreseen() {
+    let mut pages = vec![full(); 10];
+    let mut window = Window::new(0..10, Sweep::Recycle);
+    assert_eq!(window.done(), 0.0);
+    let block = window.next_block().expect("a block");
+    window.choose(block, pages[0].look());
+    assert_eq!(window.done(), 0.0);
+    let mut window = Window::new(0..10, Sweep::Recycle);
+    let (mut foreseen, mut done) = (vec![], 0.0);
+    loop {
+        pass_over(&mut pages, &mut window);
+        assert!(window.done() > done);
+        done = window.done();
+        if !window.next_pass() {
+            break;
+        }
+        foreseen.push(window.passes_left());
+    }
+    assert_eq!(done, 1.0);
+    assert!(foreseen[0].abs_diff(PASSES) <= 1, "{foreseen:?}");
+    // The later ones do less than those before.
+    let in_fact = (1..=foreseen.len() as u32).rev();
+    assert!(
+        foreseen
+            .iter()
+            .zip(in_fact)
+            .all(|(&left, in_fact)| left <= in_fact)
+    );
+    assert_eq!(foreseen.last(), Some(&1));
+}
+
+#[test]
+fn a_pass_that_tried_nothing_does_not_make_the_others_endless() {
+    let mut window = Window::new(0..1, Sweep::Recycle);
+    for pass in 0..MOST_PASSES {
+        while let Some(block) = window.next_block() {
+            window.choose(block, full().look());
+        }
+        // Others change the rows all the time.
+        let rows = window.next_rows(usize::MAX);
+        assert!(!rows.is_empty());
+        window.changed(&rows);
+        assert!(window.next_pass());
+        assert_eq!(window.passes_left(), MOST_PASSES - pass);
+    }
+}
+
+#[test]
+fn more_room_saves_passes() {
+    let passes = |makes_more_room| {
+        let mut pages = vec![full(); 10];
+        let mut window = Window::new(0..10, Sweep::Recycle);
+        if makes_more_room {
+            window.make_more_room();
+        }
+        let mut passes = 1;
+        while pass_over(&mut pages, &mut window) > 0 && window.next_pass() {
+            passes += 1;
+        }
+        assert!(pages.iter().all(|page| page.unfilled.is_empty()));
+        passes
+    };
+    assert!(
+        passes(true) < passes(false),
+        "{} and {}",
+        passes(true),
+        passes(false)
+    );
+}

@@ -153,7 +153,8 @@ fn start_reports(server: &Server, arguments: &Arguments, table: &Table) -> Resul
     let Some(time) = arguments.report else {
         return Ok(None);
     };
-    let client = server.connect_as(SUPERUSER, COPY)?;
+    let mut client = server.connect_as(SUPERUSER, COPY)?;
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
     let (delay, time) = (
         Duration::from_secs_f64(arguments.report_after),
         Duration::from_secs_f64(time),
@@ -164,8 +165,8 @@ fn start_reports(server: &Server, arguments: &Arguments, table: &Table) -> Resul
         testenv::wait_for("the report to have its snapshot", || {
             const SNAPSHOT: &str = "
                 SELECT count(*) > 0 FROM pg_stat_activity
-                WHERE datname = $1 AND backend_xmin IS NOT NULL AND xact_start IS NOT NULL";
-            Ok(client.query_one(SNAPSHOT, &[&COPY])?.get(0))
+                WHERE pid = $1 AND backend_xmin IS NOT NULL AND xact_start IS NOT NULL";
+            Ok(client.query_one(SNAPSHOT, &[&pid])?.get(0))
         })?;
     }
     Ok(Some(reports))
