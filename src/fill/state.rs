@@ -43,20 +43,21 @@ pub struct Sweeping {
     pub(super) ring: Ring,
 }
 
+/// How many windows each of `of` processes may have in flight.
+pub fn most_in_flight(of: u32) -> usize {
+    let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
+    let most = server_settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
+    most.clamp(least, MOST_IN_FLIGHT)
+}
+
 impl Sweeping {
     /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
-        let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
-        let most =
-            server_settings::shared_buffers() / SHARE_OF_BUFFERS / WINDOW as usize / of as usize;
         Sweeping {
             began_at: 0,
             since: Instant::now(),
             in_flight: VecDeque::new(),
-            flight: Flight::new(
-                most.clamp(least, MOST_IN_FLIGHT),
-                settings::horizon_patience(),
-            ),
+            flight: Flight::new(most_in_flight(of), settings::horizon_patience()),
             recycling: Recycling::default(),
             refusing: false,
             last_window: None,

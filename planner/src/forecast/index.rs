@@ -32,8 +32,10 @@ pub enum Kind {
         empty: f64,
         /// Bytes of one entry, aligned.
         entry: usize,
-        /// Equal keys can share an entry.
+        /// Entries of equal keys can be merged.
         deduplicates: bool,
+        /// Most keys are those of several rows.
+        shares_keys: bool,
     },
     /// One whose size does not follow the number of row versions, such as BRIN.
     Summary,
@@ -228,6 +230,7 @@ impl<'a> Grown<'a> {
         let Kind::BTree {
             entry,
             deduplicates,
+            shares_keys,
             ..
         } = self.index.kind
         else {
@@ -244,13 +247,13 @@ impl<'a> Grown<'a> {
         }
         if deduplicates && leaf.used + wanted > leaf.room && leaf.single > 0 {
             let alone = (entry + LINE_POINTER) as f64;
-            let shared = match self.index.order {
-                Order::Keys(_) => POSTED,
+            let shared = match () {
+                () if shares_keys => POSTED,
                 // Of two entries that share a key, the old version's and the new one's.
-                _ if !self.index.has_column => {
+                () if !self.index.has_column => {
                     (max_align(entry + 2 * POSTED as usize) + LINE_POINTER) as f64 - alone
                 }
-                _ => alone,
+                () => alone,
             };
             leaf.used -= (alone - shared) * leaf.single as f64;
             wal.tidies(2 * leaf.single);

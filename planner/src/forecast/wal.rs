@@ -34,6 +34,8 @@ const BATCH: usize = 600;
 /// How WAL is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logging {
+    /// The table is neither unlogged nor temporary.
+    pub is_logged: bool,
     /// `full_page_writes`.
     pub full_page_writes: bool,
     /// How large a full page image is after compression, from 0 to 1.
@@ -79,6 +81,9 @@ impl Wal {
     }
 
     fn add(&mut self, bytes: f64) {
+        if !self.logging.is_logged {
+            return;
+        }
         let bytes = bytes * PAGE as f64 / (PAGE - WAL_PAGE_HEADER) as f64;
         self.bytes += bytes;
         self.since_checkpoint += bytes * self.scale;
@@ -94,7 +99,7 @@ impl Wal {
 
     /// A page is changed, `used` bytes of which are in use. Whether a full page image of it is written.
     pub fn touches(&mut self, page: &mut Imaged, used: usize) -> bool {
-        if !self.logging.full_page_writes || *page == self.imaged() {
+        if !self.logging.is_logged || !self.logging.full_page_writes || *page == self.imaged() {
             return false;
         }
         let image = self.logging.image_share * used.min(PAGE) as f64 + IMAGE as f64;
