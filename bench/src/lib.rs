@@ -13,6 +13,7 @@ pub mod memory;
 pub mod migration;
 pub mod monitor;
 pub mod report;
+pub mod shape;
 pub mod snapshots;
 pub mod standby;
 pub mod strategy;

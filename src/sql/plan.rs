@@ -15,15 +15,7 @@ use crate::sql::{self, BATCH_SIZE, FILTER, VALUE, null, table_and_column};
 // Where the arguments of a CALL have the number of workers.
 const EXPRESSION: usize = 5;
 
-type Findings = TableIterator<
-    'static,
-    (
-        name!(topic, String),
-        name!(verdict, String),
-        name!(finding, String),
-        name!(advice, Option<String>),
-    ),
->;
+type Row = (String, String, String, Option<String>);
 
 /// `safe_backfill_plan` without a value, with one given as an untyped literal or as text, or with an expression.
 #[pg_extern(sql = r#"
@@ -34,7 +26,20 @@ CREATE FUNCTION @extschema@.safe_backfill_plan(
 RETURNS TABLE (topic pg_catalog.text, verdict pg_catalog.text, finding pg_catalog.text, advice pg_catalog.text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20 COST 1000000 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
-fn safe_backfill_plan_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<Findings, ErrorReport> {
+fn safe_backfill_plan_text(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(topic, String),
+            name!(verdict, String),
+            name!(finding, String),
+            name!(advice, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     let call = Call::new(fcinfo, "safe_backfill_plan");
     if call.argument(VALUE).is_some() && call.argument(EXPRESSION).is_some() {
         return Err(Error::ValueAndExpression.into());
@@ -58,7 +63,20 @@ CREATE FUNCTION @extschema@.safe_backfill_plan(
 RETURNS TABLE (topic pg_catalog.text, verdict pg_catalog.text, finding pg_catalog.text, advice pg_catalog.text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20 COST 1000000 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
-fn safe_backfill_plan_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<Findings, ErrorReport> {
+fn safe_backfill_plan_value(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(topic, String),
+            name!(verdict, String),
+            name!(finding, String),
+            name!(advice, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     let call = Call::new(fcinfo, "safe_backfill_plan");
     answer(call, |call, tx, target, filter| {
         given(call, tx, target, filter, sql::any_value)
@@ -84,7 +102,7 @@ fn given(
 fn answer(
     call: Call,
     value: impl Fn(Call, &Tx, &Target, Option<String>) -> Result<Option<Value>, Error>,
-) -> Result<Findings, ErrorReport> {
+) -> Result<TableIterator<'static, Row>, ErrorReport> {
     let (table, column) = table_and_column(call)?;
     let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
     let findings = transaction::within_statement(|tx| {
@@ -102,7 +120,7 @@ fn answer(
     Ok(TableIterator::new(findings.into_iter().map(row)))
 }
 
-fn row(finding: Finding) -> (String, String, String, Option<String>) {
+fn row(finding: Finding) -> Row {
     (
         finding.topic.into(),
         finding.verdict.name().into(),
