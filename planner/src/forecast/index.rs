@@ -16,6 +16,9 @@ const POSTED: f64 = 6.0;
 /// (`BTREE_SINGLEVAL_FILLFACTOR`).
 const LAST_LEAF: f64 = 0.90;
 const ONE_KEY: f64 = 0.96;
+/// After a leaf's entries were merged, those of this many rows that move do not make it look at the pages they moved to first
+/// (`bottomup_sort_and_shrink` in `heapam.c`): they count as no more than four promising ones a page.
+const FEW: usize = 8;
 /// Pages above the leaves, for each of them.
 const ABOVE: f64 = 0.005;
 
@@ -65,6 +68,17 @@ pub enum Order {
     Keys(u64),
 }
 
+/// Whether a leaf that is full finds entries of dead row versions ("Bottom-Up deletion" in `nbtree/README`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// It does not: they are not dead yet, or it looks for them on the pages that rows have moved to.
+    Fails,
+    /// It does, once the entries of neighbours that moved together were merged.
+    OfFew,
+    /// It does: neighbours were moved far apart.
+    Succeeds,
+}
+
 /// Where an entry belongs: by its key, then by its row's place.
 type Place = (u64, u64);
 
@@ -76,6 +90,8 @@ struct Acted {
     room: f64,
     /// Entries that were added and share theirs with no other.
     single: usize,
+    /// Entries were merged before.
+    is_merged: bool,
     imaged: Imaged,
 }
 
@@ -142,6 +158,7 @@ impl<'a> Grown<'a> {
                 used: (ROOM - like.free as f64) * share,
                 room: ROOM * share,
                 single: 0,
+                is_merged: false,
                 imaged: like.is_imaged.then_some(0),
             });
             rest = behind;
@@ -164,7 +181,7 @@ impl<'a> Grown<'a> {
     }
 
     /// A row gets another entry, which points to `new` instead of `old`.
-    pub fn insert(&mut self, old: Tid, new: Tid, may_delete: bool, wal: &mut Wal) {
+    pub fn insert(&mut self, old: Tid, new: Tid, deletion: Deletion, wal: &mut Wal) {
         let row = u64::from(old.offset.saturating_sub(1));
         let live = |block: usize| match self.before.get(block + 1) {
             Some(after) => after - self.before[block],
@@ -200,7 +217,7 @@ impl<'a> Grown<'a> {
         );
         let bytes = (entry + LINE_POINTER) as f64;
         if leaf.used + bytes > leaf.room {
-            self.make_room(number, may_delete, bytes, wal);
+            self.make_room(number, deletion, bytes, wal);
         }
         let number = match self.leaves[number].used + bytes > self.leaves[number].room {
             true => self.split(number, (key, at), wal),
@@ -225,7 +242,7 @@ impl<'a> Grown<'a> {
     }
 
     /// Removes or merges entries of a leaf, as `_bt_delete_or_dedup_one_page` does before it is split.
-    fn make_room(&mut self, number: usize, may_delete: bool, wanted: f64, wal: &mut Wal) {
+    fn make_room(&mut self, number: usize, deletion: Deletion, wanted: f64, wal: &mut Wal) {
         let leaf = &mut self.leaves[number];
         let Kind::BTree {
             entry,
@@ -236,7 +253,12 @@ impl<'a> Grown<'a> {
         else {
             return;
         };
-        if may_delete && !self.index.has_column {
+        let succeeds = match deletion {
+            Deletion::Fails => false,
+            Deletion::OfFew => leaf.is_merged && leaf.single <= FEW,
+            Deletion::Succeeds => true,
+        };
+        if succeeds && !self.index.has_column {
             let before = leaf.entries.len();
             leaf.entries.retain(|entry| !self.dead.contains(entry));
             let deleted = before - leaf.entries.len();
@@ -258,6 +280,7 @@ impl<'a> Grown<'a> {
             leaf.used -= (alone - shared) * leaf.single as f64;
             wal.tidies(2 * leaf.single);
             leaf.single = 0;
+            leaf.is_merged = true;
         }
     }
 
@@ -286,6 +309,7 @@ impl<'a> Grown<'a> {
             used: moved,
             room: leaf.room,
             single,
+            is_merged: leaf.is_merged,
             imaged: wal.imaged(),
         };
         let Kind::BTree { entry, .. } = self.index.kind else {

@@ -158,3 +158,6 @@ impl AddAssign for Forecast {
         self.seconds += other.seconds;
     }
 }
+
+#[cfg(test)]
+mod tests;

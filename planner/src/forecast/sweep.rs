@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::flight::{Flight, Next, Situation};
 use crate::forecast::clock::Work;
 use crate::forecast::heap::{Heap, Went};
-use crate::forecast::index::Grown;
+use crate::forecast::index::{Deletion, Grown};
 use crate::forecast::wal::Wal;
 use crate::forecast::{Forecast, Horizon, PAGE, Survey};
 use crate::recycling::Recycling;
@@ -25,6 +25,8 @@ const READINGS: f64 = 2.0;
 struct InFlight {
     blocks: Range<u32>,
     window: Window,
+    /// Its pages were recycled, at least at first.
+    recycles: bool,
     /// When its last pass ended.
     ended: Duration,
 }
@@ -143,6 +145,7 @@ impl<'a> Sweeping<'a> {
         self.next = end;
         (!blocks.is_empty()).then(|| InFlight {
             window: Window::new(blocks.clone(), sweep),
+            recycles: sweep == Sweep::Recycle,
             blocks,
             ended: Duration::ZERO,
         })
@@ -164,7 +167,11 @@ impl<'a> Sweeping<'a> {
             if tids.is_empty() {
                 break;
             }
-            let crowded = window.moves_in_rounds();
+            let deletion = match self.survey.horizon {
+                Horizon::Moves if window.moves_in_rounds() => Deletion::Succeeds,
+                Horizon::Moves if in_flight.recycles => Deletion::OfFew,
+                _ => Deletion::Fails,
+            };
             for &tid in &tids {
                 let went = self.heap.update(tid, &mut self.wal);
                 let (is_hot, new) = match went {
@@ -176,9 +183,8 @@ impl<'a> Sweeping<'a> {
                 self.hot += usize::from(is_hot);
                 self.moved += usize::from(matches!(went, Some(Went::Moved(_))));
                 if !is_hot {
-                    let may_delete = crowded && self.survey.horizon == Horizon::Moves;
                     for index in &mut self.indexes {
-                        index.insert(tid, new, may_delete, &mut self.wal);
+                        index.insert(tid, new, deletion, &mut self.wal);
                     }
                 }
             }
