@@ -18,6 +18,7 @@ mod locks;
 mod not_null;
 mod noticed;
 mod noticed_elsewhere;
+mod plan;
 mod plans;
 mod postmaster;
 mod privileges;
