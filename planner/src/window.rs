@@ -384,11 +384,6 @@ impl Window {
         (left / self.tried_last.max(1) as f64).ceil() as u32
     }
 
-    /// Whether the rows that move do so in several rounds over the window, because many must leave.
-    pub(crate) fn moves_in_rounds(&self) -> bool {
-        self.is_crowded
-    }
-
     /// From now on, passes keep room up by moving more rows, so that fewer of them do.
     pub fn keep_room(&mut self) {
         self.keeps_room = true;

@@ -1,7 +1,6 @@
 //! The leaves of an index, into which the entries of rows that moved go.
 
-use std::collections::HashSet;
-
+use crate::forecast::deletion::{self, Entry};
 use crate::forecast::wal::{Imaged, Wal};
 use crate::forecast::{Index, PAGE, Survey};
 use crate::page::{LINE_POINTER, max_align};
@@ -16,9 +15,8 @@ const POSTED: f64 = 6.0;
 /// (`BTREE_SINGLEVAL_FILLFACTOR`).
 const LAST_LEAF: f64 = 0.90;
 const ONE_KEY: f64 = 0.96;
-/// After a leaf's entries were merged, those of this many rows that move do not make it look at the pages they moved to first
-/// (`bottomup_sort_and_shrink` in `heapam.c`): they count as no more than four promising ones a page.
-const FEW: usize = 8;
+/// Entries are merged unless deletion has made so much room (`BLCKSZ / 24` in `_bt_bottomupdel_pass`).
+const ENOUGH_ROOM: f64 = 341.0;
 /// Pages above the leaves, for each of them.
 const ABOVE: f64 = 0.005;
 
@@ -68,30 +66,20 @@ pub enum Order {
     Keys(u64),
 }
 
-/// Whether a leaf that is full finds entries of dead row versions ("Bottom-Up deletion" in `nbtree/README`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deletion {
-    /// It does not: they are not dead yet, or it looks for them on the pages that rows have moved to.
-    Fails,
-    /// It does, once the entries of neighbours that moved together were merged.
-    OfFew,
-    /// It does: neighbours were moved far apart.
-    Succeeds,
-}
-
 /// Where an entry belongs: by its key, then by its row's place.
-type Place = (u64, u64);
+type Place = (u64, u64, u64);
+
+/// New rows of a page are told apart from those that were there by this.
+const NEW_ROWS: u64 = 1 << 16;
 
 #[derive(Debug, Clone)]
 struct Acted {
-    entries: Vec<Place>,
+    entries: Vec<Entry>,
     /// Bytes in use, and in all.
     used: f64,
     room: f64,
     /// Entries that were added and share theirs with no other.
     single: usize,
-    /// Entries were merged before.
-    is_merged: bool,
     imaged: Imaged,
 }
 
@@ -103,8 +91,8 @@ pub(super) struct Grown<'a> {
     leaves: Vec<Acted>,
     /// How many of them there were.
     sampled: usize,
-    /// Entries of rows that have moved, which are dead.
-    dead: HashSet<Place>,
+    /// Entries of rows that have moved since the last pass ended.
+    dying: Vec<(u64, u64, u64)>,
     /// New entries.
     added: usize,
 }
@@ -122,7 +110,7 @@ impl<'a> Grown<'a> {
             before: before.collect(),
             leaves: vec![],
             sampled: 0,
-            dead: HashSet::new(),
+            dying: vec![],
             added: 0,
         };
         if let Kind::BTree { leaves, .. } = &index.kind {
@@ -135,14 +123,26 @@ impl<'a> Grown<'a> {
     /// Lays the entries of all rows into leaves like those that were sampled.
     fn build(&self, survey: &Survey, sampled: &[Leaf]) -> Vec<Acted> {
         let pages = survey.pages.iter().enumerate();
-        let mut entries: Vec<Place> = pages
-            .flat_map(|(block, page)| {
-                let rows = 0..page.live as u64;
-                rows.map(move |row| (block as u64, row))
+        let shares_keys = matches!(
+            self.index.kind,
+            Kind::BTree {
+                shares_keys: true,
+                ..
+            }
+        );
+        let mut entries: Vec<Entry> = pages
+            .flat_map(|(block, page)| (0..page.live as u64).map(move |row| (block as u64, row)))
+            .filter_map(|(block, row)| {
+                Some(Entry {
+                    key: self.key(block, row)?,
+                    block,
+                    row,
+                    is_merged: shares_keys,
+                    is_dead: false,
+                })
             })
-            .filter_map(|(block, row)| self.key(block, row).map(|key| (key, place(block, row))))
             .collect();
-        entries.sort_unstable();
+        entries.sort_unstable_by_key(Entry::place);
         let mut leaves = vec![];
         let mut like = sampled.iter().filter(|leaf| leaf.rows > 0).cycle();
         let mut rest = entries.as_slice();
@@ -158,7 +158,6 @@ impl<'a> Grown<'a> {
                 used: (ROOM - like.free as f64) * share,
                 room: ROOM * share,
                 single: 0,
-                is_merged: false,
                 imaged: like.is_imaged.then_some(0),
             });
             rest = behind;
@@ -181,7 +180,7 @@ impl<'a> Grown<'a> {
     }
 
     /// A row gets another entry, which points to `new` instead of `old`.
-    pub fn insert(&mut self, old: Tid, new: Tid, deletion: Deletion, wal: &mut Wal) {
+    pub fn insert(&mut self, old: Tid, new: Tid, wal: &mut Wal) {
         let row = u64::from(old.offset.saturating_sub(1));
         let live = |block: usize| match self.before.get(block + 1) {
             Some(after) => after - self.before[block],
@@ -205,45 +204,63 @@ impl<'a> Grown<'a> {
             (true, _) => Random::new(key).bits() / 2,
             (false, _) => key,
         };
-        let at = place(
-            new.block.into(),
-            u64::from(new.offset) + u64::from(u16::MAX) / 2,
-        );
-        let number = self.leaf_of((key, at));
+        let new = Entry {
+            key,
+            block: new.block.into(),
+            row: NEW_ROWS + u64::from(new.offset),
+            is_merged: false,
+            is_dead: false,
+        };
+        let number = self.leaf_of(new.place());
         let leaf = &mut self.leaves[number];
-        let imaged = wal.touches(
-            &mut leaf.imaged,
-            (PAGE as f64 - leaf.room + leaf.used) as usize,
-        );
+        let used = (PAGE as f64 - leaf.room + leaf.used) as usize;
+        let imaged = wal.touches(&mut leaf.imaged, used);
         let bytes = (entry + LINE_POINTER) as f64;
         if leaf.used + bytes > leaf.room {
-            self.make_room(number, deletion, bytes, wal);
+            self.make_room(number, bytes, wal);
         }
         let number = match self.leaves[number].used + bytes > self.leaves[number].room {
-            true => self.split(number, (key, at), wal),
+            true => self.split(number, new.place(), wal),
             false => number,
         };
         wal.inserts(entry, imaged);
         let leaf = &mut self.leaves[number];
-        let index = leaf.entries.partition_point(|entry| *entry < (key, at));
-        leaf.entries.insert(index, (key, at));
+        let index = leaf
+            .entries
+            .partition_point(|entry| entry.place() < new.place());
+        leaf.entries.insert(index, new);
         leaf.used += bytes;
         leaf.single += 1;
         if !self.index.has_column {
-            self.dead.insert((key, place(old.block.into(), row)));
+            self.dying.push((key, old.block.into(), row));
+        }
+    }
+
+    /// From now on, nobody sees the row versions that have moved up to now.
+    pub fn settle(&mut self) {
+        for place in std::mem::take(&mut self.dying) {
+            let number = self.leaf_of(place);
+            let Some(leaf) = self.leaves.get_mut(number) else {
+                continue;
+            };
+            let found = leaf.entries.binary_search_by_key(&place, Entry::place);
+            if let Ok(index) = found {
+                leaf.entries[index].is_dead = true;
+            }
         }
     }
 
     fn leaf_of(&self, place: Place) -> usize {
-        let after = self
-            .leaves
-            .partition_point(|leaf| leaf.entries.first().is_some_and(|first| *first <= place));
-        after.saturating_sub(1)
+        let begins_before = |leaf: &Acted| {
+            leaf.entries
+                .first()
+                .is_some_and(|first| first.place() <= place)
+        };
+        self.leaves.partition_point(begins_before).saturating_sub(1)
     }
 
     /// Removes or merges entries of a leaf, as `_bt_delete_or_dedup_one_page` does before it is split.
-    fn make_room(&mut self, number: usize, deletion: Deletion, wanted: f64, wal: &mut Wal) {
-        let leaf = &mut self.leaves[number];
+    fn make_room(&mut self, number: usize, wanted: f64, wal: &mut Wal) {
         let Kind::BTree {
             entry,
             deduplicates,
@@ -253,43 +270,32 @@ impl<'a> Grown<'a> {
         else {
             return;
         };
-        let succeeds = match deletion {
-            Deletion::Fails => false,
-            Deletion::OfFew => leaf.is_merged && leaf.single <= FEW,
-            Deletion::Succeeds => true,
-        };
-        if succeeds && !self.index.has_column {
-            let before = leaf.entries.len();
-            leaf.entries.retain(|entry| !self.dead.contains(entry));
-            let deleted = before - leaf.entries.len();
-            if deleted > 0 {
-                leaf.used -= leaf.used / before as f64 * deleted as f64;
-                wal.tidies(deleted);
+        let alone = (entry + LINE_POINTER) as f64;
+        let leaf = &mut self.leaves[number];
+        // An entry that differs from the old version's is not taken for one that makes it superfluous.
+        if !self.index.has_column {
+            leaf.delete(alone, wal);
+        }
+        if leaf.room - leaf.used >= ENOUGH_ROOM.max(wanted) || !deduplicates || leaf.single == 0 {
+            return;
+        }
+        let shared = match () {
+            () if shares_keys => POSTED,
+            // Of two entries that share a key, the old version's and the new one's.
+            () if !self.index.has_column => {
+                (max_align(entry + 2 * POSTED as usize) + LINE_POINTER) as f64 - alone
             }
-        }
-        if deduplicates && leaf.used + wanted > leaf.room && leaf.single > 0 {
-            let alone = (entry + LINE_POINTER) as f64;
-            let shared = match () {
-                () if shares_keys => POSTED,
-                // Of two entries that share a key, the old version's and the new one's.
-                () if !self.index.has_column => {
-                    (max_align(entry + 2 * POSTED as usize) + LINE_POINTER) as f64 - alone
-                }
-                () => alone,
-            };
-            leaf.used -= (alone - shared) * leaf.single as f64;
-            wal.tidies(2 * leaf.single);
-            leaf.single = 0;
-            leaf.is_merged = true;
-        }
+            () => alone,
+        };
+        leaf.merge(alone - shared, wal);
     }
 
     /// Splits a leaf, into one half of which an entry goes (`_bt_findsplitloc`). Returns which.
     fn split(&mut self, number: usize, new: Place, wal: &mut Wal) -> usize {
         let is_last = number + 1 == self.leaves.len();
         let leaf = &mut self.leaves[number];
-        let at_end = leaf.entries.last().is_none_or(|last| *last < new);
-        let one_key = leaf.entries.first().is_some_and(|first| first.0 == new.0);
+        let at_end = leaf.entries.last().is_none_or(|last| last.place() < new);
+        let one_key = leaf.entries.first().is_some_and(|first| first.key == new.0);
         let stays = match () {
             () if at_end && one_key => ONE_KEY,
             () if at_end && is_last => LAST_LEAF,
@@ -303,13 +309,12 @@ impl<'a> Grown<'a> {
         leaf.used -= moved;
         let single = leaf.single * right.len() / count.max(1);
         leaf.single -= single;
-        let goes_right = right.first().is_none_or(|first| *first <= new);
+        let goes_right = right.first().is_none_or(|first| first.place() <= new);
         let acted = Acted {
             entries: right,
             used: moved,
             room: leaf.room,
             single,
-            is_merged: leaf.is_merged,
             imaged: wal.imaged(),
         };
         let Kind::BTree { entry, .. } = self.index.kind else {
@@ -345,6 +350,37 @@ impl<'a> Grown<'a> {
     }
 }
 
-fn place(block: u64, offset: u64) -> u64 {
-    block << 16 | offset
+impl Acted {
+    /// Deletes entries of dead row versions, if it finds any.
+    fn delete(&mut self, bytes: f64, wal: &mut Wal) {
+        let blocks = deletion::blocks(&self.entries, bytes);
+        let goes = |entry: &Entry| entry.is_dead && blocks.contains(&entry.block);
+        let single = self
+            .entries
+            .iter()
+            .filter(|entry| goes(entry) && !entry.is_merged)
+            .count();
+        let before = self.entries.len();
+        let each = self.used / before.max(1) as f64;
+        self.entries.retain(|entry| !goes(entry));
+        let deleted = before - self.entries.len();
+        if deleted > 0 {
+            self.used -= each * deleted as f64;
+            self.single = self.single.saturating_sub(single);
+            wal.tidies(deleted);
+        }
+    }
+
+    /// Merges entries of the same key; each that was alone gives back so many bytes.
+    fn merge(&mut self, saved: f64, wal: &mut Wal) {
+        self.used -= saved * self.single as f64;
+        wal.tidies(2 * self.single);
+        self.single = 0;
+        for index in 1..self.entries.len() {
+            if self.entries[index - 1].key == self.entries[index].key {
+                self.entries[index - 1].is_merged = true;
+                self.entries[index].is_merged = true;
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::flight::{Flight, Next, Situation};
 use crate::forecast::clock::Work;
 use crate::forecast::heap::{Heap, Went};
-use crate::forecast::index::{Deletion, Grown};
+use crate::forecast::index::Grown;
 use crate::forecast::wal::Wal;
 use crate::forecast::{Forecast, Horizon, PAGE, Survey};
 use crate::recycling::Recycling;
@@ -25,8 +25,6 @@ const READINGS: f64 = 2.0;
 struct InFlight {
     blocks: Range<u32>,
     window: Window,
-    /// Its pages were recycled, at least at first.
-    recycles: bool,
     /// When its last pass ended.
     ended: Duration,
 }
@@ -145,7 +143,6 @@ impl<'a> Sweeping<'a> {
         self.next = end;
         (!blocks.is_empty()).then(|| InFlight {
             window: Window::new(blocks.clone(), sweep),
-            recycles: sweep == Sweep::Recycle,
             blocks,
             ended: Duration::ZERO,
         })
@@ -167,11 +164,6 @@ impl<'a> Sweeping<'a> {
             if tids.is_empty() {
                 break;
             }
-            let deletion = match self.survey.horizon {
-                Horizon::Moves if window.moves_in_rounds() => Deletion::Succeeds,
-                Horizon::Moves if in_flight.recycles => Deletion::OfFew,
-                _ => Deletion::Fails,
-            };
             for &tid in &tids {
                 let went = self.heap.update(tid, &mut self.wal);
                 let (is_hot, new) = match went {
@@ -184,7 +176,7 @@ impl<'a> Sweeping<'a> {
                 self.moved += usize::from(matches!(went, Some(Went::Moved(_))));
                 if !is_hot {
                     for index in &mut self.indexes {
-                        index.insert(tid, new, deletion, &mut self.wal);
+                        index.insert(tid, new, &mut self.wal);
                     }
                 }
             }
@@ -193,6 +185,9 @@ impl<'a> Sweeping<'a> {
         let (rows, hot) = (self.rows - rows, self.hot - hot);
         if has_made_room && !self.recycling.pays(rows as u64, hot as u64) {
             in_flight.window.give_up_recycling();
+        }
+        if self.survey.horizon == Horizon::Moves {
+            self.indexes.iter_mut().for_each(Grown::settle);
         }
         self.count_batches(rows, in_flight.blocks.len(), before);
         if in_flight.window.next_pass() {
