@@ -52,6 +52,7 @@ impl RawPage {
         growth: Growth,
     ) -> Looked {
         let mut looked = Looked::default();
+        let mut toasted = 0;
         let sampled = &mut looked.sampled;
         // SAFETY: as in `RawPage::unfilled_rows`.
         unsafe {
@@ -81,6 +82,8 @@ impl RawPage {
                     continue;
                 }
                 sampled.live += 1;
+                let mask = u32::from((*row).t_infomask);
+                toasted += usize::from(mask & pg_sys::HEAP_HASEXTERNAL != 0);
                 if is_null(row, column) {
                     sampled.page.rows.push(growth.row(offset, length as usize));
                     let columns = u32::from((*row).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
@@ -89,6 +92,7 @@ impl RawPage {
                     }
                 }
             }
+            sampled.is_toasted = 2 * toasted > sampled.live;
             let most = most_line_pointers();
             sampled.page.line_pointers = most - pointers.len().min(most) + sampled.unused;
         }

@@ -14,7 +14,7 @@ use crate::pg::tx::Tx;
 
 /// Pages that are read at most, of all indexes of all leaf tables together, and of one.
 const MOST_PAGES: u32 = 2048;
-const MOST_OF_ONE: u32 = 128;
+const MOST_OF_ONE: u32 = 1024;
 const LEAST_OF_ONE: u32 = 8;
 
 /// An index by its name.

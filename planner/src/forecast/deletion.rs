@@ -38,7 +38,6 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Block {
     number: u64,
-    first: usize,
     promising: usize,
     entries: usize,
     dead: usize,
@@ -75,7 +74,6 @@ fn most_promising(entries: &[Entry]) -> Vec<Block> {
             || index > 0 && has_same_key(entries.get(index - 1));
         let block = blocks.entry(entry.block).or_insert_with(|| Block {
             number: entry.block,
-            first: index,
             ..Block::default()
         });
         block.promising += usize::from(is_duplicate && !entry.is_merged);
@@ -86,7 +84,7 @@ fn most_promising(entries: &[Entry]) -> Vec<Block> {
     blocks.sort_by_key(|block| {
         let promising = block.promising.max(LEAST_PROMISING).next_power_of_two();
         let entries = block.entries.next_power_of_two();
-        (std::cmp::Reverse((promising, entries)), block.first)
+        (std::cmp::Reverse((promising, entries)), block.number)
     });
     blocks.truncate(MOST_BLOCKS);
     blocks

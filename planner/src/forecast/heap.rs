@@ -48,6 +48,7 @@ struct Acted {
     moved: usize,
     recorded: usize,
     is_full: bool,
+    is_toasted: bool,
     imaged: Imaged,
 }
 
@@ -62,6 +63,7 @@ impl Acted {
             moved: 0,
             recorded: sampled.recorded,
             is_full: sampled.is_full,
+            is_toasted: sampled.is_toasted,
             imaged: sampled.is_imaged.then_some(0),
         }
     }
@@ -80,6 +82,7 @@ impl Acted {
             moved: 0,
             recorded: 0,
             is_full: false,
+            is_toasted: false,
             imaged,
         }
     }
@@ -167,6 +170,9 @@ impl Heap {
         if row.filled_size <= page.free() {
             page.stayed += 1;
             let offset = page.put(row.filled_size);
+            if page.is_toasted {
+                wal.locks();
+            }
             wal.updates_in_place(row.filled_size, self.value, imaged);
             let block = tid.block;
             return Some(Went::Stayed(Tid { block, offset }));

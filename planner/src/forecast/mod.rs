@@ -32,6 +32,8 @@ pub struct Sampled {
     pub page: Page,
     /// How many rows it has, those that are filled included.
     pub live: usize,
+    /// Its rows have values out of line (TOAST).
+    pub is_toasted: bool,
     /// Bytes of dead row versions that can be pruned.
     pub prunable: usize,
     /// Line pointers that are unused: new row versions need no others then.

@@ -45,6 +45,8 @@ pub(super) struct Sweeping<'a> {
     in_flight: VecDeque<InFlight>,
     last: Option<Range<u32>>,
     waited: Duration,
+    /// What was done before the batch that is under way.
+    settled: Work,
     rows: usize,
     hot: usize,
     moved: usize,
@@ -72,6 +74,7 @@ impl<'a> Sweeping<'a> {
             in_flight: VecDeque::new(),
             last: None,
             waited: Duration::ZERO,
+            settled: Work::default(),
             rows: 0,
             hot: 0,
             moved: 0,
@@ -181,13 +184,11 @@ impl<'a> Sweeping<'a> {
                 }
             }
             window.tried(&tids);
+            self.settle();
         }
         let (rows, hot) = (self.rows - rows, self.hot - hot);
         if has_made_room && !self.recycling.pays(rows as u64, hot as u64) {
             in_flight.window.give_up_recycling();
-        }
-        if self.survey.horizon == Horizon::Moves {
-            self.indexes.iter_mut().for_each(Grown::settle);
         }
         self.count_batches(rows, in_flight.blocks.len(), before);
         if in_flight.window.next_pass() {
@@ -195,6 +196,22 @@ impl<'a> Sweeping<'a> {
             self.in_flight.push_back(in_flight);
         } else {
             self.end_window(Some(in_flight.blocks));
+        }
+    }
+
+    /// When a batch has been committed, its old row versions are dead to everyone.
+    fn settle(&mut self) {
+        let work = self.work();
+        let since = Work {
+            rows: work.rows - self.settled.rows,
+            wal_bytes: work.wal_bytes - self.settled.wal_bytes,
+            blocks: 0.0,
+        };
+        let is_batch = since.rows >= self.survey.batch_size as f64
+            || self.survey.speed.time(since) >= self.survey.batch_time;
+        if is_batch && self.survey.horizon == Horizon::Moves {
+            self.settled = work;
+            self.indexes.iter_mut().for_each(Grown::settle);
         }
     }
 

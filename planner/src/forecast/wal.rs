@@ -119,13 +119,19 @@ impl Wal {
         self.record(BLOCK + HEAP_UPDATE + HEAP_HEADER + data + self.old_row(size));
     }
 
-    /// A row moves to another page. It is locked before (`heap_update`: the page is let go of meanwhile).
+    /// A row is locked before it is updated, since `heap_update` lets go of the page meanwhile: the row moves to another one,
+    /// or has values out of line.
+    pub fn locks(&mut self) {
+        self.record(BLOCK + HEAP_LOCK);
+    }
+
+    /// A row moves to another page.
     pub fn moves(&mut self, size: usize, imaged: bool) {
         let data = match imaged && !self.logging.whole_rows {
             true => 0,
             false => size.saturating_sub(TUPLE_HEADER),
         };
-        self.record(BLOCK + HEAP_LOCK);
+        self.locks();
         self.record(BLOCK + SAME_FILE + HEAP_UPDATE + HEAP_HEADER + data + self.old_row(size));
     }
 
