@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use planner::forecast::{Forecast, Horizon, Survey};
+use planner::forecast::{Forecast, Horizon, PAGE, Survey};
 
 use crate::error::Error;
 use crate::fill::leaf_table::WORTH_RECYCLING;
@@ -22,10 +22,8 @@ use crate::settings;
 const MOST_NAMED: usize = 5;
 /// Less than this of a table or index is next to nothing.
 const NEXT_TO_NOTHING: f64 = 0.01;
-/// A heap that grows by more than this is worth a warning.
+/// A table or index that grows by more than this is worth a warning.
 const MUCH: f64 = 0.5;
-/// Index growth that comes from few or no pages, or from the share of HOT updates that is missing.
-const BYTES_OF_PAGE: f64 = 8192.0;
 
 /// What was found out of the whole table.
 struct Costs {
@@ -209,7 +207,7 @@ impl Costs {
     }
 
     fn heap(&self) -> Finding {
-        let before = self.sample.blocks as f64 * BYTES_OF_PAGE;
+        let before = self.sample.blocks as f64 * PAGE as f64;
         let grown = self.forecast.heap_bytes;
         let finding = format!(
             "grows by {} of {} ({})",
@@ -258,12 +256,14 @@ impl Costs {
             true => String::new(),
             false => format!(": {}", named.join(", ")),
         };
-        let count = crate::messages::counted(self.indexes.len() as u64, "index");
+        let count = match self.indexes.len() {
+            1 => "1 index grows".into(),
+            count => format!("{count} indexes grow"),
+        };
         let finding = format!(
-            "{} of {} grow by {} ({}){which}",
-            count.replace("indexs", "indexes"),
-            size(before),
+            "{count} by {} of {} ({}){which}",
             size(grown),
+            size(before),
             percent(grown, before)
         );
         match grown > MUCH * before {

@@ -16,7 +16,7 @@ pub fn finding(rows: Estimate, lacking: Estimate) -> Finding {
                 .into()
         }
         () => format!(
-            "{} of the rows to fill lack the column physically: they were written before it was added ({:.0} %)",
+            "{} lack the column physically: they were written before it was added ({:.0} % of those to fill)",
             approximately(lacking),
             100.0 * lacking.rows / rows.rows
         ),

@@ -302,9 +302,10 @@ impl<'a> Grown<'a> {
             () => 0.5,
         };
         let count = leaf.entries.len();
+        let middle = ((count as f64 * stays) as usize).clamp(1, count);
         let right = leaf
             .entries
-            .split_off(((count as f64 * stays) as usize).clamp(1, count));
+            .split_off(leaf.between_keys(middle).unwrap_or(middle));
         let moved = leaf.used * right.len() as f64 / count.max(1) as f64;
         leaf.used -= moved;
         let single = leaf.single * right.len() / count.max(1);
@@ -351,6 +352,20 @@ impl<'a> Grown<'a> {
 }
 
 impl Acted {
+    /// Where a key ends, next to that index, if the leaf has several keys of several rows ("many duplicates" strategy in
+    /// `nbtsplitloc.c`).
+    fn between_keys(&self, index: usize) -> Option<usize> {
+        let ends = |pair: &[Entry]| pair[0].key != pair[1].key;
+        let pairs = self.entries.windows(2).enumerate();
+        let ends: Vec<usize> = pairs
+            .filter(|(_, pair)| ends(pair))
+            .map(|(at, _)| at + 1)
+            .collect();
+        let are_few = ends.len() < self.entries.len() / 8;
+        let nearest = ends.into_iter().min_by_key(|end| end.abs_diff(index));
+        nearest.filter(|_| are_few)
+    }
+
     /// Deletes entries of dead row versions, if it finds any.
     fn delete(&mut self, bytes: f64, wal: &mut Wal) {
         let blocks = deletion::blocks(&self.entries, bytes);

@@ -186,7 +186,7 @@ fn plan(client: &mut Client, shape: &Shape) -> Result<(Figures, f64, String)> {
     let figures = Figures {
         rows: numbers(&rows)[0],
         heap: sizes("table size")?[0],
-        indexes: indexes.get(1).copied().unwrap_or_default(),
+        indexes: indexes.first().copied().unwrap_or_default(),
         wal: sizes("WAL")?[0],
         batches: numbers(&finding("batches")?)[0],
         seconds: time(&finding("time")?),
