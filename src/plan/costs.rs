@@ -24,6 +24,8 @@ const MOST_NAMED: usize = 5;
 const NEXT_TO_NOTHING: f64 = 0.01;
 /// A table or index that grows by more than this is worth a warning.
 const MUCH: f64 = 0.5;
+/// But not if it is less than this, in bytes.
+const LITTLE: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// What was found out of the whole table.
 struct Costs {
@@ -215,7 +217,7 @@ impl Costs {
             size(before),
             percent(grown, before)
         );
-        match grown > MUCH * before {
+        match grown > (MUCH * before).max(LITTLE) {
             true => Finding::of(
                 Verdict::Warning,
                 "table size",
@@ -266,7 +268,7 @@ impl Costs {
             size(before),
             percent(grown, before)
         );
-        match grown > MUCH * before {
+        match grown > (MUCH * before).max(LITTLE) {
             true => Finding::of(
                 Verdict::Warning,
                 TOPIC,

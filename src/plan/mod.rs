@@ -23,6 +23,9 @@ use crate::settings as own_settings;
 
 pub use finding::{Finding, Verdict};
 
+/// Reads what the column would be filled with.
+pub type ReadValue<'a> = dyn Fn(&Tx, &Target) -> Result<Option<Value>, Error> + 'a;
+
 /// What is asked.
 pub struct Question<'a> {
     /// The table.
@@ -32,7 +35,7 @@ pub struct Question<'a> {
     /// Most rows of a batch.
     pub batch_size: i32,
     /// Reads what the column would be filled with, if that is given.
-    pub value: &'a dyn Fn(&Tx, &Target) -> Result<Option<Value>, Error>,
+    pub value: &'a ReadValue<'a>,
 }
 
 /// Everything that is to be known before a backfill, in the order in which it is read.

@@ -1,5 +1,10 @@
 //! What a backfill would do and cost.
 
+#![expect(
+    clippy::type_complexity,
+    reason = "pgrx wants the columns of the result spelt out"
+)]
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 

@@ -86,6 +86,8 @@ struct Acted {
 /// An index that grows.
 pub(super) struct Grown<'a> {
     index: &'a Index,
+    /// Different keys of the small table, each of as many rows as in the real one.
+    keys: u64,
     /// Rows before the first of each page.
     before: Vec<u64>,
     leaves: Vec<Acted>,
@@ -105,8 +107,14 @@ impl<'a> Grown<'a> {
             sum += page.live as u64;
             before
         });
+        let scale = f64::from(survey.blocks) / survey.pages.len().max(1) as f64;
+        let keys = match index.order {
+            Order::Keys(keys) => keys as f64 / scale,
+            _ => 1.0,
+        };
         let mut grown = Grown {
             index,
+            keys: keys.round().max(1.0) as u64,
             before: before.collect(),
             leaves: vec![],
             sampled: 0,
@@ -175,7 +183,7 @@ impl<'a> Grown<'a> {
         Some(match self.index.order {
             Order::Rows => number,
             Order::Random => random.bits(),
-            Order::Keys(keys) => random.bits() % keys.max(1),
+            Order::Keys(_) => random.bits() % self.keys,
         })
     }
 
