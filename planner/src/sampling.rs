@@ -1,7 +1,9 @@
 //! Which blocks of a table to look at, and how far what they say may be from the truth.
 //!
-//! The blocks are drawn as by PostgreSQL's `BlockSampler` (`src/backend/utils/misc/sampling.c`): Knuth's algorithm S (The Art
-//! of Computer Programming, 3.4.2), every block with the same chance.
+//! Every block has the same chance, as with the `BlockSampler` that PostgreSQL's ANALYZE uses. That looks at every number
+//! of a block; Floyd's algorithm (Bentley, Programming Pearls: a sample of brilliance) takes as many steps as it draws blocks.
+
+use std::collections::BTreeSet;
 
 /// How many standard errors are on either side of an estimate, for an interval that has the truth in it 95 times of 100.
 const STANDARD_ERRORS: f64 = 1.96;
@@ -21,20 +23,15 @@ impl Drawn {
     /// Draws `most` of `blocks` blocks, or all if there are no more. The same `seed` draws the same blocks.
     pub fn new(blocks: u32, most: u32, rounds: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut wanted = most.min(blocks);
-        let mut drawn = Vec::with_capacity(wanted as usize);
-        for block in 0..blocks {
-            let left = f64::from(blocks - block);
-            if random.next() * left < f64::from(wanted) {
-                drawn.push(block);
-                wanted -= 1;
-            }
-            if wanted == 0 {
-                break;
+        let mut drawn = BTreeSet::new();
+        for last in blocks - most.min(blocks)..blocks {
+            let block = (random.next() * (f64::from(last) + 1.0)) as u32;
+            if !drawn.insert(block) {
+                drawn.insert(last);
             }
         }
         Drawn {
-            blocks: drawn,
+            blocks: drawn.into_iter().collect(),
             rounds: rounds.max(1),
         }
     }
