@@ -8,11 +8,13 @@ COMMENT ON PROCEDURE @extschema@.safe_set_not_null(
     pg_catalog.regclass, pg_catalog.name) IS
 'Makes a column NOT NULL: adds a constraint that is not valid yet, validates it while others read and write, sets NOT NULL without reading the table again. Fails before anything is touched when it finds rows that are NULL. Waits for its locks no longer than safe_backfill.lock_timeout at a time. The same CALL goes on where an interrupted one stopped. Call it outside a transaction block.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
-'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4) IS
+'Fills the NULLs of a column with one value, in batches that are committed one by one. value: read as a literal of the column''s type. batch_size: rows, 1 to 1000000. method: batch, or instant, which gives the value to rows that lack the column without writing them. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
-'Fills the NULLs of a column with one value, in batches that are committed one by one. value: converted to the column''s type by assignment. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4) IS
+'Fills the NULLs of a column with one value, in batches that are committed one by one. value: converted to the column''s type by assignment. batch_size: rows, 1 to 1000000. method: batch, or instant, which gives the value to rows that lack the column without writing them. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
@@ -25,10 +27,12 @@ COMMENT ON FUNCTION @extschema@.safe_backfill_plan(
 'Tells what a backfill would do and cost, from at most 2048 blocks of the table and as many of its indexes; writes nothing, and works on a standby. value: converted to the column''s type by assignment. batch_size, filter: as of safe_backfill. Returns a row for each finding; verdict: ok, note, warning, or blocker where the backfill would be refused or fail.';
 
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4) IS
 'Does what safe_backfill does in a background worker, as the current user. Arguments: those of safe_backfill. Returns the number of the job at once; the worker begins when the transaction is committed. An unfinished job that does the same is resumed. Raises an error (53400) when no background worker slot is free.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
-    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4) IS
 'Does what safe_backfill does in a background worker, as the current user. Arguments: those of safe_backfill. Returns the number of the job at once; the worker begins when the transaction is committed. An unfinished job that does the same is resumed. Raises an error (53400) when no background worker slot is free.';
 COMMENT ON FUNCTION @extschema@.safe_backfill_start_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
@@ -53,6 +57,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_job.column_name IS 'the column being
 COMMENT ON COLUMN @extschema@.safe_backfill_job.column_number IS 'its number in that table';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.value IS '{"constant": text of the value} or {"expression": SQL}';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.filter IS 'SQL condition over the row, or NULL for every row';
+COMMENT ON COLUMN @extschema@.safe_backfill_job.method IS 'how rows get their value: batch (by UPDATEs), or instant (those that lack the column by a change of the catalogs, the others by UPDATEs)';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.batch_size IS 'most rows of a batch';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.workers IS 'processes that fill the table: the one that leads, and background workers';
 COMMENT ON COLUMN @extschema@.safe_backfill_job.state IS 'running (also when it was interrupted: see safe_backfill_progress), paused, cancelled, failed (with an error), completed (verified), incomplete (rows are NULL still), superseded (by a CALL with another filling)';

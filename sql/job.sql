@@ -13,6 +13,8 @@ CREATE TABLE @extschema@.safe_backfill_job (
     column_number     pg_catalog.int2        NOT NULL,
     value             pg_catalog.jsonb       NOT NULL,
     filter            pg_catalog.text,
+    method            pg_catalog.text        NOT NULL DEFAULT 'batch'
+                      CHECK (method OPERATOR(pg_catalog.=) ANY (ARRAY['batch', 'instant']::pg_catalog.text[])),
     batch_size        pg_catalog.int4        NOT NULL,
     workers           pg_catalog.int4        NOT NULL DEFAULT 1,
     state             pg_catalog.text        NOT NULL DEFAULT 'running'
@@ -102,7 +104,7 @@ CREATE POLICY safe_backfill_step_readers ON @extschema@.safe_backfill_step FOR S
 GRANT SELECT ON @extschema@.safe_backfill_part, @extschema@.safe_backfill_step TO PUBLIC;
 
 -- Not its settings, among which an application may have secrets.
-GRANT SELECT (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, workers, state,
+GRANT SELECT (system_identifier, job_id, table_name, column_name, column_number, value, filter, method, batch_size, workers, state,
               role, pid, background, waits_for, waits_since, error, created_at, started_at, finished_at)
     ON @extschema@.safe_backfill_job TO PUBLIC;
 

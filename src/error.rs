@@ -10,8 +10,10 @@ use crate::pg::failure::Failure;
 
 mod detail;
 mod hint;
+mod instant;
 mod rewrite;
 
+pub use instant::InstantReason;
 pub use rewrite::RewriteReason;
 
 /// A failure that the user can understand and act on.
@@ -40,6 +42,19 @@ pub enum Error {
     /// The batch size is out of range.
     #[error("batch size {given} is outside the valid range ({least} .. {most})")]
     BatchSize { given: i32, least: i32, most: i32 },
+    /// There is no such method.
+    #[error("unrecognized method: \"{given}\"")]
+    Method { given: String },
+    /// Rows that lack the column cannot get the value without being written.
+    #[error("cannot fill column \"{column}\" of table \"{table}\" with method \"instant\"")]
+    Instant {
+        table: String,
+        column: String,
+        why: InstantReason,
+    },
+    /// The type does not read what it has written as the same value.
+    #[error("value for column \"{column}\" cannot be kept in the catalogs")]
+    NotKept { column: String },
     /// The table was dropped meanwhile, or no table ever had this OID.
     #[error("table with OID {oid} does not exist")]
     NoTable { oid: u32 },
@@ -282,7 +297,10 @@ impl Error {
             Error::TransactionBlock { .. } => ERRCODE_INVALID_TRANSACTION_TERMINATION,
             Error::HotStandby { .. } | Error::ReadOnly { .. } => ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::NullArgument { .. } => ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Error::BatchSize { .. } | Error::ValueAndExpression => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::BatchSize { .. } | Error::Method { .. } | Error::ValueAndExpression => {
+                ERRCODE_INVALID_PARAMETER_VALUE
+            }
+            Error::Instant { why, .. } => why.sqlstate(),
             Error::NoTable { .. } | Error::TableDropped { .. } => ERRCODE_UNDEFINED_TABLE,
             Error::NotATable { .. } | Error::ForeignLeaf { .. } | Error::SystemCatalog { .. } => {
                 ERRCODE_WRONG_OBJECT_TYPE
@@ -292,6 +310,7 @@ impl Error {
             | Error::TemporaryTable { .. }
             | Error::AccessMethod { .. }
             | Error::UpdateRule { .. }
+            | Error::NotKept { .. }
             | Error::StatementTrigger { .. }
             | Error::SystemColumn { .. }
             | Error::PartitionKey { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,

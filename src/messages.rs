@@ -90,6 +90,9 @@ pub struct Summary {
     pub before: Sizes,
     /// The sizes when it ended.
     pub after: Sizes,
+    /// The share of the rows, from 0 to 1, that need not have been written with method "instant", if that was most of
+    /// them and it could be used.
+    pub absent: Option<f64>,
 }
 
 /// The last message of a run.
@@ -114,6 +117,45 @@ pub fn say_summary(table: &str, summary: &Summary) {
             usage::size_pretty(summary.wal),
             growth(before.heap, after.heap),
             growth(before.indexes, after.indexes),
+        )),
+        summary.absent.map(instead).as_deref(),
+    );
+}
+
+/// What would have been quicker for this share of the rows.
+fn instead(share: f64) -> String {
+    format!(
+        "{:.0}% of these rows lacked the column, having been written before it was added.  With method => 'instant' they would have got the value without being written.",
+        100.0 * share
+    )
+}
+
+/// Rows that lack the column have the value now. `quoted` is the table as SQL names it; `tables` were changed, each of which
+/// was locked for `time` at most.
+pub fn say_instant(table: &str, column: &str, quoted: &str, tables: u64, time: Duration) {
+    let locked = match tables {
+        1 => "The table was locked for at most".into(),
+        _ => format!("Each of {tables} tables was locked for at most"),
+    };
+    message::notice(
+        format!("rows of table \"{table}\" that lacked column \"{column}\" have the value now"),
+        Some(&format!(
+            "They were written before the column was added, and need not be written again.  {locked} {:.1} ms.",
+            1000.0 * time.as_secs_f64()
+        )),
+        Some(&format!(
+            "The planner has no statistics of the column.  To give it some, run ANALYZE {quoted} ({});",
+            spi::quote(column)
+        )),
+    );
+}
+
+/// Rows that lack the column were not NULL, but had another value: `array` has it as its only element.
+pub fn say_had_value(table: &str, column: &str, array: &str) {
+    message::notice(
+        format!("rows of table \"{table}\" that lack column \"{column}\" have a value already"),
+        Some(&format!(
+            "They are read as {array}, because of the default that the column was added with, or an earlier call.  Only rows that are null are filled."
         )),
         None,
     );

@@ -12,10 +12,11 @@ use crate::catalog::column_lock;
 use crate::catalog::relation::Relation;
 use crate::ddl;
 use crate::error::Error;
-use crate::fill::request::Request;
+use crate::fill::request::{Options, Request};
 use crate::fill::run;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
+use crate::job::method::Method;
 use crate::not_null;
 use crate::pg::call::Call;
 use crate::pg::tx::Tx;
@@ -26,26 +27,26 @@ use crate::run::driver::Driver;
 #[pg_extern(sql = r#"
 CREATE PROCEDURE @extschema@.safe_backfill(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.text,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
-    workers pg_catalog.int4 DEFAULT 1)
+    batch_size pg_catalog.int4 DEFAULT 10000, method pg_catalog.text DEFAULT 'batch',
+    filter pg_catalog.text DEFAULT NULL, workers pg_catalog.int4 DEFAULT 1)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_text(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    fill(call, text_value)
+    fill(call, OF_CONSTANT, text_value)
 }
 
 /// `safe_backfill` with a value of any type: converted as an INSERT into the column would.
 #[pg_extern(sql = r#"
 CREATE PROCEDURE @extschema@.safe_backfill(
     table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.anyelement,
-    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
-    workers pg_catalog.int4 DEFAULT 1)
+    batch_size pg_catalog.int4 DEFAULT 10000, method pg_catalog.text DEFAULT 'batch',
+    filter pg_catalog.text DEFAULT NULL, workers pg_catalog.int4 DEFAULT 1)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill");
-    fill(call, any_value)
+    fill(call, OF_CONSTANT, any_value)
 }
 
 /// `safe_backfill_using`: a value computed for each row.
@@ -58,7 +59,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn safe_backfill_using(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), ErrorReport> {
     let call = Call::new(fcinfo, "safe_backfill_using");
-    fill(call, expression)
+    fill(call, OF_EXPRESSION, expression)
 }
 
 /// `safe_add_column` without a default, or with one that is read as the column's type reads literals.
@@ -116,10 +117,30 @@ const TABLE_NAME: usize = 0;
 const COLUMN_NAME: usize = 1;
 const VALUE: usize = 2;
 const BATCH_SIZE: usize = 3;
-const FILTER: usize = 4;
-const WORKERS: usize = 5;
 const COLUMN_TYPE: usize = 2;
 const DEFAULT_VALUE: usize = 3;
+
+/// Where the further arguments of a backfill are.
+#[derive(Clone, Copy)]
+struct Positions {
+    method: Option<usize>,
+    filter: usize,
+    workers: usize,
+}
+
+/// Of a backfill with one value.
+const OF_CONSTANT: Positions = Positions {
+    method: Some(4),
+    filter: 5,
+    workers: 6,
+};
+
+/// Of a backfill with an expression.
+const OF_EXPRESSION: Positions = Positions {
+    method: None,
+    filter: 4,
+    workers: 5,
+};
 
 const NULL_VALUE: Error = null("value");
 
@@ -133,10 +154,19 @@ fn table_and_column(call: Call) -> Result<(pg_sys::Oid, String), Error> {
     Ok((table, column))
 }
 
-fn batch_size_and_workers(call: Call) -> Result<(i32, i32), Error> {
-    let batch_size = call.get(BATCH_SIZE).ok_or(null("batch_size"))?;
-    let workers = call.get(WORKERS).ok_or(null("workers"))?;
-    Ok((batch_size, workers))
+fn options(call: Call, positions: Positions) -> Result<Options, Error> {
+    Ok(Options {
+        batch_size: call.get(BATCH_SIZE).ok_or(null("batch_size"))?,
+        method: match positions.method {
+            Some(position) => method(call.get(position).ok_or(null("method"))?)?,
+            None => Method::Batch,
+        },
+        workers: call.get(positions.workers).ok_or(null("workers"))?,
+    })
+}
+
+fn method(given: String) -> Result<Method, Error> {
+    Method::named(&given).ok_or(Error::Method { given })
 }
 
 /// A value given as an untyped literal or as text.
@@ -200,16 +230,17 @@ fn add(
 /// Proves the target, reads the value and takes the lock, all before anything is touched; then fills.
 fn fill(
     call: Call,
+    positions: Positions,
     value: impl Fn(Call, &Tx, &Target, Option<String>) -> Result<Value, Error>,
 ) -> Result<(), ErrorReport> {
     let driver = Driver::of_call(&call)?;
     let (table, column) = table_and_column(call)?;
     let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
     let (request, _lock) = ddl::read(&driver, &table_name, table, |tx| {
-        let (batch_size, workers) = batch_size_and_workers(call)?;
+        let options = options(call, positions)?;
         let target = Target::prove(tx, table, &column)?;
-        let value = value(call, tx, &target, call.get(FILTER))?;
-        let request = Request::new(tx, target, value, batch_size, workers)?;
+        let value = value(call, tx, &target, call.get(positions.filter))?;
+        let request = Request::new(tx, target, value, options)?;
         let target = &request.target;
         let lock =
             column_lock::acquire(tx, target.table, target.number, &target.table_name, &column)?;

@@ -10,12 +10,13 @@ use crate::catalog::relation::Relation;
 use crate::catalog::session_settings;
 use crate::ddl;
 use crate::error::{Change, Error};
-use crate::fill::request::Request;
+use crate::fill::request::{Options, Request};
 use crate::fill::target::Target;
 use crate::fill::value::Value;
 use crate::fill::{helping, run};
 use crate::job::control;
 use crate::job::home::Home;
+use crate::job::method::Method;
 use crate::job::recipe::Recipe;
 use crate::job::store::Job;
 use crate::job::stored::{self, Stored};
@@ -140,7 +141,8 @@ fn help(driver: &Driver, start: Start, segment: Segment) -> Result<(), Error> {
         let stored = home.patiently(driver, |tx| stored::read(tx, &home, start.job))?;
         let stored = stored.ok_or(Error::NoJob { job: start.job })?;
         apply(driver, &session_settings::parse(&settings)?)?;
-        let request = request(driver, &stored)?;
+        // The leader has done what is done without batches.
+        let request = request(driver, &stored, Method::Batch)?;
         let table = &request.target.table_name;
         worker::describe(&messages::worker_activity(start.job, table, &stored.column));
         let job = Job::joined(home, request.assignment(), start.job);
@@ -165,7 +167,7 @@ fn apply(driver: &Driver, settings: &[(String, String)]) -> Result<(), Error> {
 }
 
 /// What the CALL would ask for, proven anew.
-fn request(driver: &Driver, stored: &Stored) -> Result<Request, Error> {
+fn request(driver: &Driver, stored: &Stored, method: Method) -> Result<Request, Error> {
     let table = stored.table;
     let table_name = driver.transaction(|tx| Ok::<_, Error>(Relation::look_up(tx, table)?.name))?;
     ddl::read(driver, &table_name, table, |tx| {
@@ -178,14 +180,19 @@ fn request(driver: &Driver, stored: &Stored) -> Result<Request, Error> {
             });
         }
         let value = value(tx, stored, &target)?;
-        Request::new(tx, target, value, stored.batch_size, stored.workers)
+        let options = Options {
+            batch_size: stored.batch_size,
+            method,
+            workers: stored.workers,
+        };
+        Request::new(tx, target, value, options)
     })
 }
 
 /// As the CALL does. The column is locked.
 fn fill(driver: &Driver, id: i64, stored: &Stored) -> Result<(), Error> {
     apply(driver, &stored.settings)?;
-    let request = request(driver, stored)?;
+    let request = request(driver, stored, stored.method)?;
     let table = &request.target.table_name;
     worker::describe(&messages::worker_activity(id, table, &stored.column));
     messages::say_worker_begins(table, &stored.column);

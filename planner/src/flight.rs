@@ -14,7 +14,7 @@ const USUAL: u32 = 2;
 /// How late the horizon usually is, is forgotten after so many times that time.
 const MEMORY: u32 = 4;
 /// Of all the patience, one part in so many is for a horizon that has not moved before, or is later than usual.
-const PART_FOR_SURPRISES: f64 = 15.0;
+const PART_FOR_SURPRISES: f64 = 20.0;
 /// And never more than this: such a transaction may last for hours.
 const LONGEST_SURPRISE: Duration = Duration::from_secs(60);
 /// All passes over a window take about so many times as long as the first one, which moves rows to other pages.
@@ -56,35 +56,47 @@ pub struct Situation {
     pub all: f64,
 }
 
+/// How late the horizon was when it passed a window, which was looked at now and then.
+#[derive(Debug, Clone, Copy)]
+struct Lag {
+    /// When it had not passed the window yet.
+    least: Duration,
+    /// When it had.
+    most: Duration,
+    /// When that was, from the beginning of the sweep.
+    seen: Duration,
+}
+
 /// Decides how a sweep goes on.
 #[derive(Debug, Clone)]
 pub struct Flight {
     most: usize,
     patience: f64,
-    /// How late the horizon was when it passed a window, and when that was; `None` before it has passed any.
-    lag: Option<(Duration, Duration)>,
+    /// `None` before the horizon has passed any window.
+    lag: Option<Lag>,
+    /// How long ago the last pass over the first window was when the horizon had not passed that yet.
+    behind: Option<Duration>,
     /// How long the first pass over a window takes, and another one.
     first_pass: Duration,
     pass: Duration,
     /// What was decided last, and when.
     last: Option<(Next, Duration)>,
-    waited: Duration,
-    /// How much of that was longer than could be foreseen.
+    /// How long the sweep has waited longer than could be foreseen.
     surprised: Duration,
 }
 
 impl Flight {
-    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last `patience` times
-    /// as long as the work does without them.
+    /// With at most `most` windows in flight, whose pages should stay in memory. All waits together may last about `patience`
+    /// times as long as the work does without them.
     pub fn new(most: usize, patience: f64) -> Self {
         Flight {
             most: most.max(1),
             patience,
             lag: None,
+            behind: None,
             first_pass: Duration::ZERO,
             pass: Duration::ZERO,
             last: None,
-            waited: Duration::ZERO,
             surprised: Duration::ZERO,
         }
     }
@@ -95,6 +107,7 @@ impl Flight {
         let has_more = now.more > 0.0;
         let next = match now {
             Situation { windows: 0, .. } => return has_more.then_some(Next::Begin),
+            _ if has_more && self.begins_first(now) => Next::Begin,
             Situation { is_due: true, .. } => Next::Pass,
             _ if has_more && !self.is_expected(now) => Next::FillAtOnce,
             _ if has_more && now.windows < self.most => Next::Begin,
@@ -103,6 +116,9 @@ impl Flight {
             _ => Next::GiveUp,
         };
         self.last = Some((next, now.elapsed));
+        if matches!(next, Next::Pass | Next::GiveUp) {
+            self.behind = None;
+        }
         Some(next)
     }
 
@@ -110,14 +126,28 @@ impl Flight {
     pub fn expects(&mut self, lag: Duration, elapsed: Duration) -> bool {
         let is_news = self.lag.is_none();
         if is_news {
-            self.lag = Some((lag, elapsed));
+            self.lag = Some(Lag {
+                least: lag,
+                most: lag,
+                seen: elapsed,
+            });
         }
         is_news
     }
 
     /// Whether the horizon is so late that passes are worth saving.
     pub fn is_late(&self) -> bool {
-        self.lag.is_some_and(|(lag, _)| lag >= PATIENCE)
+        self.lag.is_some_and(|lag| lag.least >= PATIENCE)
+    }
+
+    /// Whether the windows that are left had better begin before others are passed over again. All that is left of the table
+    /// takes less time than the horizon then takes to pass the last of them as often as it needs.
+    fn begins_first(&self, now: Situation) -> bool {
+        let work = (self.first_pass + self.pass * PASSES).mul_f64(now.more);
+        self.is_late()
+            && now.windows < self.most
+            && self.is_expected(now)
+            && work < self.most_lag() * PASSES
     }
 
     /// Measures what was decided last, and how late the horizon is.
@@ -126,26 +156,44 @@ impl Flight {
         match self.last {
             Some((Next::Begin, since)) => smooth(&mut self.first_pass, spent(since)),
             Some((Next::Pass, since)) => smooth(&mut self.pass, spent(since)),
-            Some((Next::Wait, since)) => {
-                self.waited += spent(since);
-                if !self.is_usual(now.age) {
-                    self.surprised += spent(since);
-                }
+            Some((Next::Wait, since)) if !self.is_usual(now.age) => {
+                self.surprised += spent(since);
             }
             _ => {}
         }
-        if now.windows > 0 && now.is_due {
-            let is_longest = |(lag, seen): (Duration, Duration)| {
-                now.age >= lag || now.elapsed > seen + lag * MEMORY
-            };
-            if self.lag.is_none_or(is_longest) {
-                self.lag = Some((now.age, now.elapsed));
-            }
+        match now {
+            Situation { windows: 0, .. } => {}
+            Situation { is_due: false, .. } => self.behind = Some(now.age),
+            _ => self.learn_lag(now),
         }
     }
 
+    /// The horizon has passed the first window. That a window which was not looked at before is due tells only that the
+    /// horizon is no later than that.
+    fn learn_lag(&mut self, now: Situation) {
+        let behind = self.behind.take();
+        let is_longest = |lag: Lag| {
+            let is_forgotten = now.elapsed > lag.seen + lag.most * MEMORY;
+            match behind {
+                Some(_) => now.age >= lag.most || is_forgotten,
+                None => now.age < lag.most && is_forgotten,
+            }
+        };
+        if self.lag.is_none_or(is_longest) {
+            self.lag = Some(Lag {
+                least: behind.unwrap_or_default(),
+                most: now.age,
+                seen: now.elapsed,
+            });
+        }
+    }
+
+    fn most_lag(&self) -> Duration {
+        self.lag.map_or(Duration::ZERO, |lag| lag.most)
+    }
+
     fn is_usual(&self, age: Duration) -> bool {
-        self.lag.is_some_and(|(lag, _)| age < lag * USUAL)
+        age < self.most_lag() * USUAL
     }
 
     /// For how long the sweep may wait, in seconds: in all, and for a horizon that is later than usual.
@@ -167,14 +215,20 @@ impl Flight {
         let (patience, surprise) = self.patience(now);
         match self.is_usual(now.age) {
             _ if now.age < PATIENCE => true,
-            true => self.waited.as_secs_f64() + self.waits_ahead(now) <= patience,
+            true => self.waits_ahead(now) <= patience * Self::share_ahead(now),
             false => self.surprised.as_secs_f64() < surprise,
         }
     }
 
+    /// The share of the work that is to be done yet. What waits it needs falls with it: who begins to wait, goes on.
+    fn share_ahead(now: Situation) -> f64 {
+        let in_flight = now.windows as f64 * f64::from(now.passes) / f64::from(PASSES);
+        ((now.more + in_flight) / now.all).min(1.0)
+    }
+
     /// How long the sweep will have to wait up to its end, in seconds, if the horizon goes on as it does.
     fn waits_ahead(&self, now: Situation) -> f64 {
-        let (lag, _) = self.lag.unwrap_or_default();
+        let lag = self.most_lag();
         let others = self.pass * u32::try_from(now.windows).unwrap_or(u32::MAX);
         let rounds = f64::from(now.passes) + f64::from(PASSES) * now.more / self.most as f64;
         lag.saturating_sub(others).as_secs_f64() * rounds
@@ -196,7 +250,7 @@ mod tests {
     const FIRST_PASS: Duration = Duration::from_millis(500);
     const PASS: Duration = Duration::from_millis(60);
     const NAP: Duration = Duration::from_millis(2);
-    const PATIENT: f64 = 1.5;
+    const PATIENT: f64 = 2.0;
 
     /// How a horizon moves: the end of the transactions that it has passed, by time.
     #[derive(Debug, Clone, Copy)]
@@ -364,6 +418,17 @@ mod tests {
             let swept = sweep(windows, 64, Horizon::InSteps(step), patience);
             let share = swept.share();
             assert!(share >= least, "{seconds} s: {swept:?}, {share}");
+        }
+    }
+
+    #[test]
+    fn the_last_windows_begin_early() {
+        for (seconds, windows) in [(1, 45), (3, 45), (3, 150)] {
+            let step = Duration::from_secs(seconds);
+            let swept = sweep(windows, 64, Horizon::InSteps(step), PATIENT);
+            assert!(swept.waited < swept.time / 10, "{seconds} s: {swept:?}");
+            // The last pass over the last windows may not be worth its wait.
+            assert!(swept.cold <= windows + PASSES, "{seconds} s: {swept:?}");
         }
     }
 

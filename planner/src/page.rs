@@ -19,6 +19,8 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Offsets of rows still to be filled that another transaction holds.
     pub busy: Vec<u16>,
+    /// How many of `rows` lack the column: they were written before it was added.
+    pub absent: usize,
 }
 
 /// One row to be filled.
@@ -190,6 +192,7 @@ mod tests {
             line_pointers,
             rows,
             busy: vec![],
+            absent: 0,
         }
     }
 

@@ -26,10 +26,11 @@ pub const PASSES: u32 = (1.0 / ROOM) as u32;
 /// Like [`ROOM`], for each later pass over a page whose rows grow so much that more of them must leave. Elsewhere a later pass
 /// uses the room that was made before it, and moves one row when that is used up.
 const ROOM_LATER: f64 = 0.05;
-/// Beside a horizon that lags, passes are dear: rows that were filled are larger, so that each pass leaves less room than it
-/// found. Then every pass keeps room for this share of a page's rows, of at most so many parts of those that are left.
-const ROOM_KEPT: f64 = 0.08;
-const LEFT_PER_ROOM_KEPT: f64 = 3.0;
+/// Beside a horizon that lags, passes are dear. Rows that were filled are larger, so that each pass leaves less room than it
+/// found: the second one makes some more, for this share of a page's rows, of at most so many parts of those that are left.
+/// By then B-trees can delete the entries of the rows that the first one moved.
+const MORE_ROOM: f64 = 0.115;
+const LEFT_PER_MORE_ROOM: f64 = 3.0;
 /// A pass moves at least this many rows of a page on average, even of one with few rows: more passes would cost more
 /// than the indexes gain.
 const LEAST_SHARE: f64 = 0.25;
@@ -95,8 +96,8 @@ pub struct Window {
     tried_before: usize,
     /// How many of them the last pass tried.
     tried_last: usize,
-    /// Later passes keep the room up.
-    keeps_room: bool,
+    /// The second pass makes more room.
+    makes_more_room: bool,
     /// How many rows may still be moved for the pages that this pass has read; fractions add up from page to page.
     due: f64,
     /// Rows that were chosen and not yet returned.
@@ -146,7 +147,7 @@ impl Window {
             tried: 0,
             tried_before: 0,
             tried_last: 0,
-            keeps_room: false,
+            makes_more_room: false,
             due: 0.0,
             queue: VecDeque::new(),
             moving: vec![],
@@ -255,9 +256,9 @@ impl Window {
         let share = self.share(rows as f64, crowded as f64);
         self.due = (self.due + share).min(share + 1.0);
         let room = match crowded {
-            0 if self.pass > 0 && self.keeps_room => {
-                let most = page.rows.len() as f64 / LEFT_PER_ROOM_KEPT;
-                (rows as f64 * ROOM_KEPT).min(most).round() as usize
+            0 if self.pass == 1 && self.makes_more_room => {
+                let most = page.rows.len() as f64 / LEFT_PER_MORE_ROOM;
+                (rows as f64 * MORE_ROOM).min(most).round() as usize
             }
             0 if self.pass > 0 => 1,
             _ => share.min(page.rows.len() as f64 / LEFT_PER_ROOM).round() as usize,
@@ -384,9 +385,9 @@ impl Window {
         (left / self.tried_last.max(1) as f64).ceil() as u32
     }
 
-    /// From now on, passes keep room up by moving more rows, so that fewer of them do.
-    pub fn keep_room(&mut self) {
-        self.keeps_room = true;
+    /// Makes more room, by moving more rows, so that fewer passes do.
+    pub fn make_more_room(&mut self) {
+        self.makes_more_room = true;
     }
 
     /// The rows that other transactions held when a pass came by.

@@ -3,6 +3,7 @@
 pub mod attribute;
 pub mod backlog;
 pub mod column_lock;
+pub mod dependents;
 pub mod holders;
 pub mod login;
 pub mod relation;

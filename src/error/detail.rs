@@ -19,6 +19,7 @@ impl Error {
                 Some(format!("This operation is not supported for {kind}."))
             }
             Error::WouldRewrite { why, .. } => Some(why.to_string()),
+            Error::Instant { why, .. } => Some(why.to_string()),
             Error::HoldWhile { reason } => Some(reason.clone()),
             Error::OfHelper(failure) => failure.detail.clone(),
             Error::ColumnExists {
@@ -75,6 +76,7 @@ impl Error {
             Error::JobTablePublished { .. } => {
                 "A subscriber without the extension could not apply its rows, and replication would stop."
             }
+            Error::NotKept { .. } => "Its type does not read its text as the same value.",
             Error::JobPermission { .. } => {
                 "Only the role that started it, the owner of the table and superusers can control it."
             }

@@ -41,6 +41,9 @@ impl Error {
                     quote_literal(column)
                 ));
             }
+            Error::Instant { why, .. } => return Some(why.hint()),
+            Error::NotKept { .. } => "Use method => 'batch'.",
+            Error::Method { .. } => "Use \"batch\" or \"instant\".",
             Error::CheckViolation { .. } => "Give a value that the constraint allows.",
             Error::BatchSize { .. } => "For most tables, use a value from 1000 to 50000.",
             Error::ForeignLeaf { .. } => {

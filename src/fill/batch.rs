@@ -201,7 +201,9 @@ impl LeafContext<'_> {
     fn choose(&self, window: &mut Window, rows: usize, deadline: Instant) -> bool {
         read_pages(self.table.blocks(), window, rows, deadline, |block| {
             let (column, growth) = (self.column, self.growth);
-            self.table.read(block, column, growth, self.key, self.ring)
+            let page = self.table.read(block, column, growth, self.key, self.ring);
+            self.survey.saw(block, &page);
+            page
         })
     }
 

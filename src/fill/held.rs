@@ -30,7 +30,9 @@ impl Leaf<'_> {
             self.admit(Work::Filling)?;
             let lock = settings::row_lock_timeout();
             let attempted = self.on_table(|leaf, tx, table| {
-                let context = leaf.table.context(tx, table, &leaf.look.ring);
+                let context = leaf
+                    .table
+                    .context(tx, table, &leaf.look.ring, &leaf.sweeping.survey);
                 let attempted = batch::fill_one(&context, tid, lock);
                 if let Attempt::Done(filled) = &attempted {
                     leaf.recorder.add(&filled.counts);

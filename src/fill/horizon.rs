@@ -77,12 +77,16 @@ impl Leaf<'_> {
         let began = Instant::now();
         let mut told = false;
         let mut has_passed = false;
-        while !has_passed && began.elapsed() < ANALYZE_PATIENCE {
+        while !has_passed {
             let analyzing =
                 driver.transaction(|tx| Ok::<_, Error>(backlog::analyzing(tx, owner, table)))?;
-            let Some(pid) = analyzing else {
+            let Some(pid) = analyzing.filter(|&pid| self.sweeping.slow_analyze != Some(pid)) else {
                 break;
             };
+            if began.elapsed() >= ANALYZE_PATIENCE {
+                self.sweeping.slow_analyze = Some(pid);
+                break;
+            }
             if !std::mem::replace(&mut told, true) {
                 driver.waits_for(&Wait::analyze(pid))?;
             }

@@ -11,6 +11,7 @@ use crate::error::{Change, Error};
 use crate::fill::context::Run;
 use crate::fill::request::Request;
 use crate::fill::statements::{Busy, Hazards, LeafName, LeafStatements};
+use crate::fill::survey::Survey;
 use crate::pg::heap::{Column, Table};
 use crate::pg::ring::Ring;
 use crate::pg::tx::Tx;
@@ -44,6 +45,8 @@ pub struct LeafContext<'a> {
     pub table: &'a Table<'a>,
     /// The buffers that its pages are read with.
     pub ring: &'a Ring,
+    /// What is counted on pages that rows are chosen from.
+    pub survey: &'a Survey,
     /// The column to be filled.
     pub column: &'a Column,
     /// By how much a row grows.
@@ -87,6 +90,7 @@ impl LeafTable {
         tx: &'c Tx,
         table: &'c Table<'c>,
         ring: &'c Ring,
+        survey: &'c Survey,
     ) -> LeafContext<'c> {
         let slow = self.careful_until.is_some_and(|end| Instant::now() < end);
         let careful = slow || self.statements.may_take_long();
@@ -94,6 +98,7 @@ impl LeafTable {
             tx,
             table,
             ring,
+            survey,
             column: &self.column,
             growth: self.growth,
             key: self.hazards.key,

@@ -98,7 +98,9 @@ impl Leaf<'_> {
         let time = settings::max_batch_time();
         let lock = settings::row_lock_timeout();
         let probed = self.on_table(|leaf, tx, table| {
-            let context = leaf.table.context(tx, table, &leaf.look.ring);
+            let context = leaf
+                .table
+                .context(tx, table, &leaf.look.ring, &leaf.sweeping.survey);
             let probed = probe::probe(&context, window, &mut leaf.look.pace, time, lock);
             leaf.record(tx)?;
             Ok(probed)

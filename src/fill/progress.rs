@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use planner::eta::{Track, share};
 
 use crate::catalog::holders::Holder;
+use crate::fill::survey::Survey;
 use crate::job::part::{Activity, Counts, Position};
 use crate::messages::{self, Sizes, Summary};
 use crate::pg::usage;
@@ -27,6 +28,8 @@ pub struct Report {
     activity: Activity,
     /// Who was last named as the holder of the horizon.
     holder: Option<String>,
+    /// How many of the rows lacked the column.
+    pub survey: Survey,
     /// Another process says how far the run has come.
     is_silent: bool,
 }
@@ -46,6 +49,7 @@ impl Report {
             paused: Duration::ZERO,
             activity: Activity::Filling,
             holder: None,
+            survey: Survey::default(),
             is_silent: false,
         }
     }
@@ -127,8 +131,8 @@ impl Report {
         }
     }
 
-    /// The last message of a run: what it did and what it cost.
-    pub fn say_summary(&self, before: Sizes, after: Sizes) {
+    /// The last message of a run: what it did and what it cost. `absent` is as in [`Summary`].
+    pub fn say_summary(&self, before: Sizes, after: Sizes, absent: Option<f64>) {
         let Counts {
             rows,
             hot,
@@ -143,6 +147,7 @@ impl Report {
             time: self.began.elapsed(),
             before,
             after,
+            absent,
         };
         messages::say_summary(&self.table, &summary);
     }

@@ -9,12 +9,15 @@ use pgrx::pg_sys;
 
 use crate::ddl;
 use crate::error::Error;
+use crate::fill::absent;
 use crate::fill::context::Run;
+use crate::fill::instant;
 use crate::fill::leaf::Leaf;
 use crate::fill::outcome::Leftover;
 use crate::fill::progress::Report;
 use crate::fill::request::Request;
 use crate::fill::target::Target;
+use crate::job::method::Method;
 use crate::job::store::Job;
 use crate::messages::{self, Reason, Sizes, Wait};
 use crate::run::driver::Driver;
@@ -53,6 +56,7 @@ pub fn run(driver: &Driver, request: &Request, job: Option<i64>) -> Result<(), E
     let helpers = OnceCell::new();
     driver.with_last_words(
         || {
+            absent::fill(driver, request)?;
             let sizes = sizes(driver, target, &target.leaves)?;
             let blocks = sizes.iter().map(|(leaf, sizes)| (*leaf, sizes.blocks()));
             job.knows_blocks(blocks.collect());
@@ -139,8 +143,28 @@ impl Run<'_> {
         let leaves = self.fill_tree(&mut report, helpers)?;
         self.job.finish(self.driver)?;
         let after = sizes(self.driver, target, &leaves)?;
-        report.say_summary(before, after.into_values().sum());
+        let absent = self.absent(&report)?;
+        report.say_summary(before, after.into_values().sum(), absent);
         Ok(())
+    }
+
+    /// The share of the rows that lacked the column, if it was most of them, and they could have got the value without
+    /// being written.
+    fn absent(&self, report: &Report) -> Result<Option<f64>, Error> {
+        let Request {
+            method,
+            target,
+            value,
+            ..
+        } = self.request;
+        let share = report.survey.mostly_absent();
+        if share.is_none() || *method == Method::Instant || value.constant().is_none() {
+            return Ok(None);
+        }
+        let allowed = self
+            .driver
+            .transaction(|tx| Ok::<_, Error>(instant::require(tx, target, value).is_ok()))?;
+        Ok(share.filter(|_| allowed))
     }
 
     /// Fills all leaves, then verifies them: meanwhile rows can move to a leaf that was done, and partitions can be

@@ -13,6 +13,7 @@ use planner::window::{Tid, WINDOW};
 
 use crate::fill::batch::Filled;
 use crate::fill::passes::InFlight;
+use crate::fill::survey::Survey;
 use crate::job::part::Position;
 use crate::pg::ring::Ring;
 use crate::pg::settings as server_settings;
@@ -35,12 +36,15 @@ pub struct Sweeping {
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) flight: Flight,
+    /// The process whose ANALYZE of the table was waited for in vain.
+    pub(super) slow_analyze: Option<i32>,
     pub(super) recycling: Recycling,
     /// Rows of the window before this one were written, and are NULL still.
     pub(super) refusing: bool,
     /// The window before this one, whose free space is recorded once its dead versions can be pruned.
     pub(super) last_window: Option<Range<u32>>,
     pub(super) ring: Ring,
+    pub(super) survey: Survey,
 }
 
 /// How many windows each of `of` processes may have in flight.
@@ -58,10 +62,12 @@ impl Sweeping {
             since: Instant::now(),
             in_flight: VecDeque::new(),
             flight: Flight::new(most_in_flight(of), settings::horizon_patience()),
+            slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,
             last_window: None,
             ring: Ring::for_sweeping(),
+            survey: Survey::default(),
         }
     }
 }

@@ -32,6 +32,7 @@ impl Leaf<'_> {
             self.end_window()?;
             self.wait_for_others()?;
             self.store_window()?;
+            self.report.survey.add(&self.sweeping.survey);
             return Ok(Event::Swept);
         };
         self.pass(window)?;
@@ -66,7 +67,7 @@ impl Leaf<'_> {
             };
             if let Some(mut window) = window {
                 if self.sweeping.flight.is_late() {
-                    window.window.keep_room();
+                    window.window.make_more_room();
                 }
                 return Ok(Some(window));
             }
@@ -200,7 +201,9 @@ impl Leaf<'_> {
             slow: server_settings::deadlock_timeout() / SLOW_STATEMENT,
         };
         let filled = self.on_table(|leaf, tx, table| {
-            let context = leaf.table.context(tx, table, &leaf.sweeping.ring);
+            let context = leaf
+                .table
+                .context(tx, table, &leaf.sweeping.ring, &leaf.sweeping.survey);
             let (pace, yielding) = (&mut leaf.pace, &mut leaf.yielding);
             let team = leaf.run.membership.team();
             let filled = batch::fill(&context, window, pace, yielding, limits, team);

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use pgrx::pg_sys;
+
 use crate::error::Error;
 use crate::fill::target::Target;
 use crate::job::recipe::Recipe;
@@ -39,7 +41,7 @@ impl Value {
             is_unknown: false,
         };
         value.require_expressions(tx)?;
-        value.require_checks(tx, target)?;
+        value.require_checks(tx, target, target.table, target.number)?;
         Ok(value)
     }
 
@@ -91,19 +93,28 @@ impl Value {
         Ok(())
     }
 
-    /// Tries the value on every CHECK that uses this column alone, so that a violation is found before any row is
-    /// touched.
-    fn require_checks(&self, tx: &Tx, target: &Target) -> Result<(), Error> {
+    /// Tries the value on every CHECK of a table, the target or one below it, that uses the column alone, so that a
+    /// violation is found before any row is touched. `number` is that of the column in the table.
+    ///
+    /// # Errors
+    /// [`Error::CheckViolation`].
+    pub fn require_checks(
+        &self,
+        tx: &Tx,
+        target: &Target,
+        table: pg_sys::Oid,
+        number: i16,
+    ) -> Result<(), Error> {
         let Some(constant) = &self.constant else {
             return Ok(());
         };
         let checks: Vec<(String, String)> = tx
-            .catalog(CHECKS, &[&target.table, &target.number])
+            .catalog(CHECKS, &[&table, &number])
             .iter()
             .filter_map(|row| Some((row.get(1)?, row.get(2)?)))
             .collect();
         for (constraint, tree) in checks {
-            if !check::allows(tx, &tree, target.number, constant) {
+            if !check::allows(tx, &tree, number, constant) {
                 return Err(Error::CheckViolation {
                     table: target.table_name.clone(),
                     column: target.column.clone(),

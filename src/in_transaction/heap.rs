@@ -43,6 +43,18 @@ mod tests {
     }
 
     #[pg_test]
+    fn rows_that_lack_the_column_are_counted() {
+        with_table(
+            "CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 10);
+             ALTER TABLE t ADD COLUMN c text; INSERT INTO t VALUES (11, NULL), (12, 'x')",
+            |table| {
+                let page = read(table, 2);
+                assert_eq!((page.rows.len(), page.absent), (11, 10));
+            },
+        );
+    }
+
+    #[pg_test]
     fn rows_that_read_as_the_default_are_filled() {
         with_table(
             "CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 10);

@@ -2,6 +2,7 @@
 
 mod expressions;
 mod heap;
+mod instant;
 mod targets;
 mod transactions;
 mod values;

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use crate::job::method::Method;
 use crate::job::recipe::Recipe;
 
 /// What a job fills, and with what.
@@ -18,6 +19,8 @@ pub struct Assignment {
     pub number: i16,
     /// What goes into it.
     pub recipe: Recipe,
+    /// How rows get their value.
+    pub method: Method,
     /// The condition that a row must meet to be filled.
     pub filter: Option<String>,
     /// Most rows of a batch.

@@ -3,6 +3,7 @@
 pub mod assignment;
 pub mod control;
 pub mod home;
+pub mod method;
 pub mod part;
 pub mod recipe;
 pub mod recorder;

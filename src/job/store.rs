@@ -147,7 +147,7 @@ impl Job {
     /// [`Error::ExtensionDropped`].
     pub fn begin(&self, tx: &Tx) -> Result<i64, Error> {
         const RESUME: &str = "
-            UPDATE @job SET pid = $3, batch_size = $4, workers = $7, role = $5::regrole, started_at = clock_timestamp(),
+            UPDATE @job SET pid = $3, batch_size = $4, workers = $7, method = $8, role = $5::regrole, started_at = clock_timestamp(),
                 state = CASE WHEN $6 THEN state ELSE 'running' END,
                 background = $6, error = NULL, waits_for = NULL, waits_since = NULL, finished_at = NULL
             WHERE system_identifier = $1 AND job_id = $2";
@@ -174,6 +174,7 @@ impl Job {
                         &role,
                         &background,
                         &workers,
+                        &self.what.method.name(),
                     ],
                 )?;
                 self.home.execute(tx, FORGET_PROCESSES, &[&cluster, &id])?;
@@ -351,8 +352,8 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
     const INSERT: &str = "
         INSERT INTO @job
             (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid,
-             background, workers)
-        SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10, $10 IS NULL, $11
+             background, workers, method)
+        SELECT $1, nextval($2::regclass), $3::regclass, $4::name, $5, $6::jsonb, $7, $8, $9::regrole, $10, $10 IS NULL, $11, $12
         RETURNING job_id";
     let cluster = server::system_identifier();
     let value = serde_json::to_string(&what.recipe)?;
@@ -372,6 +373,7 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
             &role::current_user(),
             &pid,
             &what.workers,
+            &what.method.name(),
         ],
     )?
     .first()

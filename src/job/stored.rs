@@ -8,6 +8,7 @@ use crate::catalog::session_settings;
 use crate::error::Error;
 use crate::job::assignment::Assignment;
 use crate::job::home::Home;
+use crate::job::method::Method;
 use crate::job::part::{Activity, Position};
 use crate::job::recipe::Recipe;
 use crate::pg::spi::Row;
@@ -95,6 +96,8 @@ pub struct Stored {
     pub recipe: Recipe,
     /// The condition that a row must meet to be filled.
     pub filter: Option<String>,
+    /// How rows get their value.
+    pub method: Method,
     /// Most rows of a batch.
     pub batch_size: i32,
     /// How many processes work on it.
@@ -112,7 +115,7 @@ pub fn take(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
         UPDATE @job SET pid = $3
         WHERE system_identifier = $1 AND job_id = $2 AND state IN ('running', 'paused')
         RETURNING table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text,
-               column_number";
+               column_number, method";
     let (cluster, pid) = (server::system_identifier(), usage::pid());
     let rows = home.execute(tx, TAKE, &[&cluster, &id, &pid])?;
     rows.first().map(stored).transpose()
@@ -125,7 +128,7 @@ pub fn take(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
 pub fn read(tx: &Tx, home: &Home, id: i64) -> Result<Option<Stored>, Error> {
     const READ: &str = "
         SELECT table_name::oid, column_name::text, value::text, filter, batch_size, workers, settings::text,
-               column_number
+               column_number, method
         FROM @job WHERE system_identifier = $1 AND job_id = $2";
     let rows = home.execute(tx, READ, &[&server::system_identifier(), &id])?;
     rows.first().map(stored).transpose()
@@ -139,6 +142,7 @@ fn stored(row: Row<'_>) -> Result<Stored, Error> {
         number: row.get(8).unwrap_or_default(),
         recipe: serde_json::from_str(&text(3))?,
         filter: row.get(4),
+        method: Method::named(&text(9)).unwrap_or(Method::Batch),
         batch_size: row.get(5).unwrap_or(1),
         workers: row.get(6).unwrap_or(1),
         settings: session_settings::parse(&text(7))?,
@@ -154,7 +158,7 @@ pub fn hand_over(tx: &Tx, home: &Home, id: i64, what: &Assignment) -> Result<(),
         UPDATE @job
         SET state = 'running', background = true, pid = NULL, error = NULL, finished_at = NULL, waits_for = NULL,
             waits_since = NULL, role = $3::regrole, batch_size = $5, workers = $6, started_at = clock_timestamp(),
-            settings = $4::jsonb
+            settings = $4::jsonb, method = $7
         WHERE system_identifier = $1 AND job_id = $2";
     let cluster = server::system_identifier();
     let (settings, role) = (session_settings::of_sql(tx)?, role::current_user());
@@ -168,6 +172,7 @@ pub fn hand_over(tx: &Tx, home: &Home, id: i64, what: &Assignment) -> Result<(),
             &settings,
             &what.batch_size,
             &what.workers,
+            &what.method.name(),
         ],
     )
     .map(drop)

@@ -75,7 +75,10 @@ impl RawPage {
                 let offset = index as u16 + 1;
                 let length = pointer.lp_len();
                 match self.state(relation, header, length, Tid { block, offset }, key) {
-                    State::Free => result.rows.push(growth.row(offset, length as usize)),
+                    State::Free => {
+                        result.rows.push(growth.row(offset, length as usize));
+                        result.absent += usize::from(lacks(header, column));
+                    }
                     State::Busy => result.busy.push(offset),
                     State::Gone => {}
                 }
@@ -149,8 +152,7 @@ pub(super) fn most_line_pointers() -> usize {
 pub(super) unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
     // SAFETY: the caller says so; the bitmap is there when HEAP_HASNULL is set, one bit a column.
     unsafe {
-        let columns = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
-        if u32::from(column.number.unsigned_abs()) > columns {
+        if lacks(header, column) {
             return !column.reads_as_missing;
         }
         if u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL == 0 {
@@ -159,6 +161,16 @@ pub(super) unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) 
         let bit = usize::from(column.number.unsigned_abs()) - 1;
         *(*header).t_bits.as_ptr().add(bit / 8) & (1 << (bit % 8)) == 0
     }
+}
+
+/// Whether this row version was written before the column was added.
+///
+/// # Safety
+/// `header` is a valid tuple.
+pub(super) unsafe fn lacks(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
+    // SAFETY: the caller says so.
+    let columns = u32::from(unsafe { (*header).t_infomask2 }) & pg_sys::HEAP_NATTS_MASK;
+    u32::from(column.number.unsigned_abs()) > columns
 }
 
 /// Whether the row is locked only by `FOR KEY SHARE`, as foreign keys do. An UPDATE of other columns does not wait for

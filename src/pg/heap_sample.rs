@@ -7,7 +7,7 @@ use planner::window::Tid;
 
 use crate::pg::heap::{Column, Table};
 use crate::pg::heap_page::{
-    LP_NORMAL, LP_UNUSED, NullBit, RawPage, State, is_null, most_line_pointers,
+    LP_NORMAL, LP_UNUSED, NullBit, RawPage, State, is_null, lacks, most_line_pointers,
 };
 use crate::pg::ring::Ring;
 use crate::pg::tid;
@@ -86,8 +86,7 @@ impl RawPage {
                 toasted += usize::from(mask & pg_sys::HEAP_HASEXTERNAL != 0);
                 if is_null(row, column) {
                     sampled.page.rows.push(growth.row(offset, length as usize));
-                    let columns = u32::from((*row).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
-                    if columns < u32::from(column.number.unsigned_abs()) {
+                    if lacks(row, column) {
                         looked.lacking.push(offset);
                     }
                 }

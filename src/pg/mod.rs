@@ -18,6 +18,7 @@ pub mod horizon;
 pub mod interrupts;
 pub mod lock;
 pub mod message;
+pub mod missing;
 pub mod name;
 pub mod parameter;
 pub mod parse;

@@ -48,7 +48,7 @@ pub fn find(tx: &Tx, proven: &Proven) -> Result<Vec<Finding>, Error> {
     let costs = Costs::reckon(tx, proven)?;
     let mut findings = vec![
         costs.rows(),
-        instant::finding(costs.sample.due, costs.sample.lacking),
+        instant::finding(tx, proven, costs.sample.due, costs.sample.lacking),
     ];
     if costs.sample.due.rows > 0.0 {
         findings.extend([

@@ -108,7 +108,7 @@ const PARTICIPANTS: &[Participant] = &[
             JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attname = $2::name
             WHERE c.contype = 'c' AND c.conrelid = ANY ($1) AND a.attnum = ANY (c.conkey)",
         verdict: Verdict::Note,
-        finding: "have to allow the value",
+        finding: "must allow the value",
         advice: None,
     },
     Participant {

@@ -15,9 +15,9 @@ use crate::pg::call::Call;
 use crate::pg::transaction;
 use crate::pg::tx::Tx;
 use crate::plan::{self, Finding, Question};
-use crate::sql::{self, BATCH_SIZE, FILTER, VALUE, null, table_and_column};
+use crate::sql::{self, BATCH_SIZE, VALUE, null, table_and_column};
 
-// Where the arguments of a CALL have the number of workers.
+const FILTER: usize = 4;
 const EXPRESSION: usize = 5;
 
 type Row = (String, String, String, Option<String>);

@@ -78,6 +78,24 @@ impl Cluster {
         )
     }
 
+    /// Moves the databases of a cluster whose server is stopped into this one, which is empty.
+    pub(crate) fn upgrade_from(&self, old: &Cluster) -> Result<()> {
+        self.perform(
+            self.server_program("pg_upgrade")
+                .args(["--username", SUPERUSER])
+                .arg("--old-bindir")
+                .arg(old.installation.bindir())
+                .arg("--new-bindir")
+                .arg(self.installation.bindir())
+                .arg("--old-datadir")
+                .arg(old.data())
+                .arg("--new-datadir")
+                .arg(self.data())
+                .arg("--socketdir")
+                .arg(&self.sockets),
+        )
+    }
+
     /// Adds settings to the configuration file; the last one of a name counts.
     pub(crate) fn configure(&self, settings: &[(String, String)]) -> Result<()> {
         let path = self.data().join("postgresql.conf");

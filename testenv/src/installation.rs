@@ -25,6 +25,11 @@ impl Installation {
         })
     }
 
+    /// Where its programs are.
+    pub(crate) fn bindir(&self) -> &Path {
+        &self.bindir
+    }
+
     /// A client program, such as `psql`, run as the current user and free of the caller's `PG…` variables.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {

@@ -73,6 +73,15 @@ impl Server {
         Ok(standby)
     }
 
+    /// Makes a new cluster, has `pg_upgrade` move the databases of `old` into it, which is stopped, and starts it.
+    pub fn upgraded_from(old: &Server, options: Options) -> Result<Self> {
+        let server = Self::allocate(options.environment)?;
+        server.cluster.init()?;
+        server.cluster.upgrade_from(&old.cluster)?;
+        server.configure_and_start(options.settings)?;
+        Ok(server)
+    }
+
     /// Connects to the database `postgres` as the superuser.
     pub fn connect(&self) -> Result<Client> {
         self.connect_as(SUPERUSER, "postgres")

@@ -6,7 +6,7 @@ use postgres::Client;
 
 const CALLS: [&str; 3] = [
     "CALL safe_backfill('t', 'c', 1)",
-    "CALL safe_backfill('t', 'c', 1, 50, 'n > 0')",
+    "CALL safe_backfill('t', 'c', 1, 50, filter => 'n > 0')",
     "CALL safe_backfill_using('t', 'c', 'n + 1')",
 ];
 

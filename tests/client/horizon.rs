@@ -66,12 +66,7 @@ fn an_old_snapshot_is_named_and_keeps_seeing_the_past() -> Result<()> {
 fn an_analyze_of_the_table_is_waited_for() -> Result<()> {
     let db = Database::new()?;
     table(&db)?;
-    let mut analyzer = db.connect()?;
-    let analysis = thread::spawn(move || {
-        analyzer.batch_execute("SET vacuum_cost_delay = '10ms'; SET vacuum_cost_limit = 20")?;
-        analyzer.batch_execute("ANALYZE t")
-    });
-    db.wait_until("SELECT count(*) = 1 FROM pg_stat_progress_analyze")?;
+    let analysis = slow_analyze(&db)?;
     let run = db.start_after(
         "SET client_min_messages = notice",
         "CALL safe_backfill('t', 'c', 1)",
@@ -79,6 +74,7 @@ fn an_analyze_of_the_table_is_waited_for() -> Result<()> {
     db.wait_until(
         "SELECT state = 'waiting' AND waits_for LIKE 'ANALYZE of the table by process %' FROM safe_backfill_progress",
     )?;
+    end_analyze(&db, analysis)?;
     let notices = run.end()?.succeeded()?;
     ensure!(
         saying(&notices, "dead row versions").is_empty(),
@@ -86,9 +82,45 @@ fn an_analyze_of_the_table_is_waited_for() -> Result<()> {
     );
     let hot: f64 = db.value("SELECT hot_percent::float8 FROM safe_backfill_progress")?;
     ensure!(hot >= 70.0, "{hot}% HOT updates");
-    analysis
-        .join()
-        .map_err(|_| anyhow::anyhow!("the ANALYZE panicked"))??;
+    Ok(())
+}
+
+#[test]
+fn an_analyze_that_takes_too_long_is_waited_for_once() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let analysis = slow_analyze(&db)?;
+    let notices = fill(&db)?;
+    end_analyze(&db, analysis)?;
+    names(&notices, "process")?;
+    let seconds: f64 = db.value(
+        "SELECT extract(epoch FROM finished_at - started_at)::float8 FROM safe_backfill_job",
+    )?;
+    ensure!((10.0..20.0).contains(&seconds), "it took {seconds} s");
+    Ok(())
+}
+
+/// Begins an ANALYZE that would take minutes.
+fn slow_analyze(db: &Database) -> Result<thread::JoinHandle<Result<(), postgres::Error>>> {
+    let mut analyzer = db.connect()?;
+    let analysis = thread::spawn(move || {
+        analyzer.batch_execute("SET vacuum_cost_delay = '100ms'; SET vacuum_cost_limit = 10")?;
+        analyzer.batch_execute("ANALYZE t")
+    });
+    db.wait_until("SELECT count(*) = 1 FROM pg_stat_progress_analyze")?;
+    Ok(analysis)
+}
+
+fn end_analyze(
+    db: &Database,
+    analysis: thread::JoinHandle<Result<(), postgres::Error>>,
+) -> Result<()> {
+    db.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_progress_analyze")?;
+    let ended = analysis.join();
+    ensure!(
+        ended.is_ok_and(|ended| ended.is_err()),
+        "it was not cancelled"
+    );
     Ok(())
 }
 

@@ -92,6 +92,45 @@ fn rows_are_counted_and_so_are_those_without_the_column() -> Result<()> {
 }
 
 #[test]
+fn it_says_whether_rows_need_not_be_written() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(TABLE)?;
+    db.execute("UPDATE t SET filler = filler WHERE id <= 1000")?;
+    let advice = |plan: &Plan| plan.about("instant").pop().unwrap_or_default().2;
+    let plan = self::plan(&db, "'t', 'c', 1")?;
+    plan.says("instant", "note", "need not be written")?;
+    // What it advises can be run, and does what it says.
+    let statement = advice(&plan);
+    let statement = statement
+        .split_once(": ")
+        .context("a statement")?
+        .1
+        .to_owned();
+    db.execute("CREATE INDEX the_index ON t (c)")?;
+    let error = db.call(&statement)?.failed_with("55000")?;
+    let plan = self::plan(&db, "'t', 'c', 1")?;
+    plan.says("instant", "note", "would be refused: Index \"the_index\"")?;
+    ensure!(
+        error
+            .detail
+            .as_deref()
+            .unwrap_or_default()
+            .starts_with("Index \"the_index\"")
+            && error.hint == Some(advice(&plan)),
+        "{error}, {plan:?}"
+    );
+    let plan = self::plan(&db, "'t', 'c'")?;
+    plan.says("instant", "note", "would be refused: Index \"the_index\"")?;
+    let plan = self::plan(&db, "'t', 'c', expression => 'id'")?;
+    plan.says("instant", "note", "no expression")?;
+    db.execute("DROP INDEX the_index")?;
+    db.call(&statement)?.succeeded()?;
+    let filled: i64 = db.value("SELECT rows_filled FROM safe_backfill_part")?;
+    ensure!(filled == 1000, "{filled} rows were filled by batches");
+    Ok(())
+}
+
+#[test]
 fn what_is_foreseen_then_happens() -> Result<()> {
     let db = Database::new()?;
     db.execute(TABLE)?;

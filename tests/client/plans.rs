@@ -111,7 +111,7 @@ fn an_index_that_fits_the_filter_is_left_alone() -> Result<()> {
     fetches_by_place(
         &db,
         "",
-        &format!("CALL safe_backfill('t', 'c', 7, 10, '{filter}')"),
+        &format!("CALL safe_backfill('t', 'c', 7, 10, filter => '{filter}')"),
     )?;
     assert_eq!(
         db.value::<i64>("SELECT count(c) FROM t")?,
@@ -132,7 +132,7 @@ fn a_unique_index_that_fits_the_filter_is_left_alone() -> Result<()> {
     fetches_by_place(
         &db,
         "",
-        &format!("CALL safe_backfill('t', 'c', 7, {BATCH}, 'id = 5000')"),
+        &format!("CALL safe_backfill('t', 'c', 7, {BATCH}, filter => 'id = 5000')"),
     )?;
     assert_eq!(db.value::<i64>("SELECT count(c) FROM t")?, 1);
     Ok(())

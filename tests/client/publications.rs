@@ -274,7 +274,7 @@ fn refused_while_published(table: &str) -> Result<()> {
     ))?;
     let calls = [
         CALL,
-        "CALL safe_backfill('t', 'c', 1, 50, 'id > 10')",
+        "CALL safe_backfill('t', 'c', 1, 50, filter => 'id > 10')",
         "CALL safe_backfill_using('t', 'c', 'id')",
     ];
     for call in calls {

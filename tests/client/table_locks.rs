@@ -108,7 +108,7 @@ fn a_run_whose_filter_meets_a_lock_ends_and_says_so() -> Result<()> {
     db.slow_down("t")?;
     let run = db.start_after(
         "SET test.pause = 0.001",
-        "CALL safe_backfill('t', 'c', 'x', 100, 'EXISTS (SELECT FROM other o WHERE o.id = t.id)')",
+        "CALL safe_backfill('t', 'c', 'x', 100, filter => 'EXISTS (SELECT FROM other o WHERE o.id = t.id)')",
     )?;
     run.wait_for_rows("t", 100)?;
     let mut application = db.connect()?;

@@ -31,6 +31,7 @@ impl Model {
                 })
                 .collect(),
             busy: vec![],
+            absent: 0,
         }
     }
 
@@ -216,6 +217,7 @@ fn undone_rows_come_up_again() {
         line_pointers: 100,
         rows: vec![row(3), row(4)],
         busy: vec![],
+        absent: 0,
     };
     let mut window = Window::new(0..1, Sweep::Recycle);
     let block = window.next_block().expect("a block");

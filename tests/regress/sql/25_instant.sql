@@ -1,0 +1,41 @@
+-- Rows that lack the column get its value through the catalogs; the others are filled in batches.
+SET client_min_messages = warning;
+CREATE TABLE t (id int PRIMARY KEY, n int);
+INSERT INTO t SELECT i, i FROM generate_series(1, 1000) i;
+CALL safe_add_column('t', 'status', 'varchar(20)');
+INSERT INTO t SELECT -i, 0 FROM generate_series(1, 3) i;
+CALL safe_backfill('t', 'status', 'active', method => 'instant');
+SELECT status, count(*) FROM t GROUP BY status;
+SELECT atthasdef, atthasmissing, attmissingval FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'status';
+SELECT p.rows_filled, j.method, j.state FROM safe_backfill_job j JOIN safe_backfill_part p USING (job_id) WHERE j.table_name = 't'::regclass;
+-- A value that they have is kept.
+INSERT INTO t VALUES (0, 0);
+CALL safe_backfill('t', 'status', 'new', 100, 'instant');
+SELECT status, count(*) FROM t GROUP BY status ORDER BY status;
+CALL safe_set_not_null('t', 'status');
+-- What is refused, and in which words.
+ALTER TABLE t ADD COLUMN c int;
+CALL safe_backfill('t', 'c', 7, method => 'quick');
+CALL safe_backfill('t', 'c', 7, method => NULL);
+CALL safe_backfill('t', 'c', 7, method => 'instant', filter => 'id > 0');
+CREATE INDEX t_c ON t (c);
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+DROP INDEX t_c;
+ALTER TABLE t ADD CONSTRAINT less CHECK (c < n) NOT VALID;
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+ALTER TABLE t DROP CONSTRAINT less;
+CREATE MATERIALIZED VIEW mv AS SELECT * FROM t;
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+DROP MATERIALIZED VIEW mv;
+CREATE STATISTICS related ON n, c FROM t;
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+DROP STATISTICS related;
+CREATE TABLE saved (t t);
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+DROP TABLE saved;
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER fires BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+CALL safe_backfill('t', 'c', 7, method => 'instant');
+SELECT count(c) FROM t;
+DROP TABLE t;
+DROP FUNCTION nothing;
