@@ -1,4 +1,4 @@
-//! One picture of two migrations: how long the application waited, who waited for locks, how large the table grew.
+//! One picture of several migrations: how long the application waited, who waited for locks, how large the table grew.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,13 +13,26 @@ use plotters::style::{FontStyle, register_font};
 
 const SIZE: (u32, u32) = (960, 820);
 const FONT: &str = "sans-serif";
-const RISKY: RGBColor = RGBColor(198, 40, 40);
-const SAFE: RGBColor = RGBColor(46, 125, 50);
+/// How the dots of each migration look: they are told apart without colours, too.
+const LOOKS: [(RGBColor, Shape); 3] = [
+    (RGBColor(198, 40, 40), Shape::Circle),
+    (RGBColor(46, 125, 50), Shape::Triangle),
+    (RGBColor(21, 101, 192), Shape::Cross),
+];
 const SHORTEST: f64 = 0.1;
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Circle,
+    Triangle,
+    Cross,
+}
 
 /// What there is to be seen of one migration; times in seconds from its start.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
+    /// What it is called.
+    pub name: String,
     /// When it ended.
     pub elapsed: f64,
     /// Milliseconds that the application's slowest transactions took.
@@ -30,26 +43,24 @@ pub struct Story {
     pub size: Vec<(f64, f64)>,
 }
 
-/// Draws both migrations on the same axes, as `NAME.svg` and `NAME.png` in `directory`.
+/// Draws at most three migrations on the same axes, as `NAME.svg` and `NAME.png` in `directory`.
 ///
 /// # Errors
 /// Those of writing the files.
-pub fn draw(directory: &Path, name: &str, title: &str, risky: &Story, safe: &Story) -> Result<()> {
+pub fn draw(directory: &Path, name: &str, title: &str, stories: &[Story]) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     register();
     let svg = directory.join(format!("{name}.svg"));
     picture(
         &SVGBackend::new(&svg, SIZE).into_drawing_area(),
         title,
-        risky,
-        safe,
+        stories,
     )?;
     let png = directory.join(format!("{name}.png"));
     picture(
         &BitMapBackend::new(&png, SIZE).into_drawing_area(),
         title,
-        risky,
-        safe,
+        stories,
     )
 }
 
@@ -65,8 +76,7 @@ fn register() {
 fn picture<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     title: &str,
-    risky: &Story,
-    safe: &Story,
+    stories: &[Story],
 ) -> Result<()>
 where
     B::ErrorType: 'static,
@@ -75,21 +85,21 @@ where
     area.fill(&WHITE).map_err(fail)?;
     let area = area.titled(title, (FONT, 18)).map_err(fail)?;
     let panels = area.split_by_breakpoints(Vec::<i32>::new(), vec![360, 540]);
-    let stories = [("risky way", risky, RISKY), ("safe way", safe, SAFE)];
-    let start = stories
+    let begins = stories
         .iter()
-        .filter_map(|(_, story, _)| Some(story.latency.first()?.0))
-        .fold(0.0, f64::min);
-    let end = risky.elapsed.max(safe.elapsed) + 2.0;
+        .filter_map(|story| Some(story.latency.first()?.0));
+    let start = begins.fold(0.0, f64::min);
+    let ends = stories.iter().map(|story| story.elapsed);
+    let end = ends.fold(0.0, f64::max) + 2.0;
 
-    let longest = highest(&stories, |story| &story.latency).max(10.0) * 3.0;
+    let longest = highest(stories, |story| &story.latency).max(10.0) * 3.0;
     let latency = (SHORTEST..longest).log_scale();
-    let most = highest(&stories, |story| &story.waiting).max(1.0) * 1.15;
-    let largest = highest(&stories, |story| &story.size) * 1.15;
+    let most = highest(stories, |story| &story.waiting).max(1.0) * 1.15;
+    let largest = highest(stories, |story| &story.size) * 1.15;
     let panel = |number: usize| Panel {
         area: &panels[number],
         time: start..end,
-        stories: &stories,
+        stories,
     };
     panel(0).draw("slowest request, ms", latency, |story| &story.latency)?;
     panel(1).draw("sessions in a lock queue", 0.0..most, |story| {
@@ -100,12 +110,25 @@ where
 }
 
 type Points = Vec<(f64, f64)>;
-type Stories<'a> = [(&'a str, &'a Story, RGBColor); 2];
 
-fn highest(stories: &Stories<'_>, points: fn(&Story) -> &Points) -> f64 {
+impl Shape {
+    fn at<B: DrawingBackend, C: 'static + Clone>(
+        self,
+        point: C,
+        color: RGBColor,
+    ) -> DynElement<'static, B, C> {
+        match self {
+            Shape::Circle => Circle::new(point, 2, color.filled()).into_dyn(),
+            Shape::Triangle => TriangleMarker::new(point, 3, color.filled()).into_dyn(),
+            Shape::Cross => Cross::new(point, 3, color.stroke_width(1)).into_dyn(),
+        }
+    }
+}
+
+fn highest(stories: &[Story], points: fn(&Story) -> &Points) -> f64 {
     stories
         .iter()
-        .flat_map(|(_, story, _)| points(story))
+        .flat_map(points)
         .map(|&(_, value)| value)
         .fold(0.0, f64::max)
 }
@@ -114,7 +137,7 @@ fn highest(stories: &Stories<'_>, points: fn(&Story) -> &Points) -> f64 {
 struct Panel<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, Shift>,
     time: Range<f64>,
-    stories: &'a Stories<'a>,
+    stories: &'a [Story],
 }
 
 impl<B: DrawingBackend> Panel<'_, B>
@@ -147,18 +170,14 @@ where
             .y_label_formatter(&|value| format!("{value}"))
             .draw()
             .map_err(fail)?;
-        for &(name, story, color) in self.stories {
-            let label = format!("{name}: done after {:.1} s", story.elapsed);
-            let dots = points(story)
-                .iter()
-                .map(|&point| Circle::new(point, 2, color.filled()));
+        for (story, (color, shape)) in self.stories.iter().zip(LOOKS) {
+            let label = format!("{}: done after {:.1} s", story.name, story.elapsed);
+            let dots = points(story).iter().map(|&point| shape.at(point, color));
             chart
                 .draw_series(dots)
                 .map_err(fail)?
                 .label(label)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
-                });
+                .legend(move |(x, y)| shape.at((x + 9, y), color));
         }
         chart
             .configure_series_labels()
