@@ -11,7 +11,6 @@ pub mod figures;
 pub mod latency;
 pub mod memory;
 pub mod migration;
-pub mod monitor;
 pub mod report;
 pub mod shape;
 pub mod snapshots;

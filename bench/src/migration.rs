@@ -27,6 +27,16 @@ impl Migration {
         }
     }
 
+    /// What it is, in a picture.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Risky => "one UPDATE",
+            Self::Safe => "three steps, in batches",
+            Self::Instant => "three steps, method instant",
+        }
+    }
+
     /// Prepares the session and the database.
     pub fn prepare(self, console: &mut Console) -> Result<()> {
         match self {

@@ -12,7 +12,6 @@ use bench::copy;
 use bench::figures::{Figures, Watch, Watched, hot_share};
 use bench::latency::Latency;
 use bench::migration::Migration;
-use bench::monitor::{Look, Monitor};
 use bench::report::{count, growth, markdown, megabytes, milliseconds, seconds, share};
 use bench::table::{COLUMN, Table};
 use bench::traffic::{Log, Traffic};
@@ -90,7 +89,7 @@ fn show(arguments: &Arguments) -> Result<()> {
     );
     print!("{}", compare(&outcomes));
     let title = format!(
-        "NOT NULL on {} rows under {} transactions per second, PostgreSQL {version}",
+        "Slowest requests, of {1} per second, while a column of {0} rows becomes NOT NULL",
         count(arguments.rows as f64),
         arguments.tps
     );
@@ -162,12 +161,10 @@ fn migrate(
     let quiet = SystemTime::now();
     std::thread::sleep(QUIET);
 
-    let looks = Monitor::start(server.connect_as(SUPERUSER, database)?, &large.name)?;
     let watch = Watch::start(&mut monitor, &large.name)?;
     migration.run(&mut console, &large.name)?;
     let watched = watch.stop(&mut monitor, &large.name)?;
     std::thread::sleep(AFTERMATH);
-    let looks = looks.stop()?;
     println!("\n{} is migrated; now {}:\n", large.name, small.name);
     migration.run(&mut console, &small.name)?;
     console.close()?;
@@ -187,7 +184,7 @@ fn migrate(
     );
     monitor.close()?;
     copy::remove(server, database)?;
-    let story = tell(migration, &log, &watched, &looks);
+    let story = tell(migration, &log, &watched);
     Ok(Outcome {
         story,
         quiet: log.latency(quiet, watched.from),
@@ -197,22 +194,12 @@ fn migrate(
 }
 
 /// What the picture shows: from some time before the migration to some time after it.
-fn tell(migration: Migration, log: &Log, watched: &Watched, looks: &[Look]) -> Story {
+fn tell(migration: Migration, log: &Log, watched: &Watched) -> Story {
     let zero = watched.from;
-    let seconds = |at: SystemTime| match at.duration_since(zero) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    };
-    let over_time = |value: fn(&Look) -> f64| {
-        let looks = looks.iter();
-        looks.map(|look| (seconds(look.at), value(look))).collect()
-    };
     Story {
-        name: format!("{} way", migration.title()),
+        name: migration.description().into(),
         elapsed: watched.figures.seconds,
         latency: log.longest(zero, (zero - BEFORE, watched.to + AFTERMATH), STRETCH),
-        waiting: over_time(|look| look.waiting),
-        size: over_time(|look| look.bytes / 1_000_000.0),
     }
 }
 
