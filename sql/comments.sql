@@ -19,6 +19,13 @@ COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
 
+COMMENT ON FUNCTION @extschema@.safe_backfill_plan(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+'Tells what a backfill would do and cost, from at most 2048 blocks of the table and as many of its indexes; writes nothing, and works on a standby. value: read as a literal of the column''s type, NULL if it is not known. batch_size, filter: as of safe_backfill. expression: as of safe_backfill_using, instead of a value. Returns a row for each finding; verdict: ok, note, warning, or blocker where the backfill would be refused or fail.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_plan(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
+'Tells what a backfill would do and cost, from at most 2048 blocks of the table and as many of its indexes; writes nothing, and works on a standby. value: converted to the column''s type by assignment. batch_size, filter: as of safe_backfill. Returns a row for each finding; verdict: ok, note, warning, or blocker where the backfill would be refused or fail.';
+
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4) IS

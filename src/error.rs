@@ -36,6 +36,9 @@ pub enum Error {
     /// An argument that must not be NULL is.
     #[error("{argument} must not be null")]
     NullArgument { argument: &'static str },
+    /// A constant and an expression, of which only one can be.
+    #[error("value and expression cannot both be given")]
+    ValueAndExpression,
     /// The batch size is out of range.
     #[error("batch size {given} is outside the valid range ({least} .. {most})")]
     BatchSize { given: i32, least: i32, most: i32 },
@@ -294,7 +297,9 @@ impl Error {
             Error::TransactionBlock { .. } => ERRCODE_INVALID_TRANSACTION_TERMINATION,
             Error::HotStandby { .. } | Error::ReadOnly { .. } => ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::NullArgument { .. } => ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Error::BatchSize { .. } | Error::Method { .. } => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::BatchSize { .. } | Error::Method { .. } | Error::ValueAndExpression => {
+                ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Error::Instant { why, .. } => why.sqlstate(),
             Error::NoTable { .. } | Error::TableDropped { .. } => ERRCODE_UNDEFINED_TABLE,
             Error::NotATable { .. } | Error::ForeignLeaf { .. } | Error::SystemCatalog { .. } => {

@@ -16,6 +16,7 @@ mod messages;
 mod not_null;
 #[allow(unsafe_code)]
 mod pg;
+mod plan;
 mod run;
 mod settings;
 mod sql;

@@ -9,7 +9,7 @@ use planner::phase::Finding;
 use crate::pg::{message, spi, usage};
 use crate::settings;
 
-mod amounts;
+pub mod amounts;
 mod wait;
 
 pub use amounts::counted;

@@ -1,5 +1,6 @@
 //! Every SQL-callable name, a few lines each: check, build, call.
 
+mod plan;
 mod start;
 mod steering;
 

@@ -12,6 +12,8 @@ pub enum Migration {
     Risky,
     /// No step makes the application wait.
     Safe,
+    /// Likewise, and rows that lack the column are not written.
+    Instant,
 }
 
 impl Migration {
@@ -21,6 +23,17 @@ impl Migration {
         match self {
             Self::Risky => "risky",
             Self::Safe => "safe",
+            Self::Instant => "instant",
+        }
+    }
+
+    /// What it is, in a picture.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Risky => "one UPDATE",
+            Self::Safe => "three steps, in batches",
+            Self::Instant => "three steps, method instant",
         }
     }
 
@@ -28,7 +41,7 @@ impl Migration {
     pub fn prepare(self, console: &mut Console) -> Result<()> {
         match self {
             Self::Risky => Ok(()),
-            Self::Safe => {
+            Self::Safe | Self::Instant => {
                 console.run("CREATE EXTENSION pg_safe_backfill")?;
                 console.run("SET safe_backfill.progress_interval = '1s'")
             }
@@ -45,7 +58,7 @@ impl Migration {
     fn add_column(self, console: &mut Console, table: &str) -> Result<()> {
         match self {
             Self::Risky => console.run(&add_column(table)),
-            Self::Safe => {
+            Self::Safe | Self::Instant => {
                 console.run(&format!(
                     "CALL safe_add_column('{table}', '{COLUMN}', '{COLUMN_TYPE}')"
                 ))?;
@@ -63,13 +76,16 @@ impl Migration {
                 format!("UPDATE {table} SET {COLUMN} = '{VALUE}' WHERE {COLUMN} IS NULL")
             }
             Self::Safe => format!("CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', 10000)"),
+            Self::Instant => {
+                format!("CALL safe_backfill('{table}', '{COLUMN}', '{VALUE}', method => 'instant')")
+            }
         })
     }
 
     fn set_not_null(self, console: &mut Console, table: &str) -> Result<()> {
         console.run(&match self {
             Self::Risky => format!("ALTER TABLE {table} ALTER COLUMN {COLUMN} SET NOT NULL"),
-            Self::Safe => format!("CALL safe_set_not_null('{table}', '{COLUMN}')"),
+            Self::Safe | Self::Instant => format!("CALL safe_set_not_null('{table}', '{COLUMN}')"),
         })
     }
 }

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use crate::messages;
 use crate::pg::role::acting_as;
+use crate::pg::spi::Row;
 use crate::pg::tx::Tx;
 
 /// Who holds the xmin horizon back.
@@ -15,6 +16,8 @@ pub struct Holder {
     pub hint: String,
     /// It is a standby that streams.
     pub is_standby: bool,
+    /// It is not about to go by itself, for all that is known.
+    pub is_lasting: bool,
     /// What tells it from another one.
     pub identity: String,
 }
@@ -23,15 +26,27 @@ pub struct Holder {
 ///
 /// Runs with the rights of `role`, the extension's owner: PostgreSQL shows other roles only their own snapshots.
 pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<Holder> {
-    let rows = acting_as(tx, role, || tx.execute(HORIZON, &[]));
-    let row = rows.first()?;
-    let (kind, name): (String, Option<String>) = (row.get(2)?, row.get(3));
-    Some(Holder {
-        description: row.get(1)?,
-        hint: messages::hint_on_holder(&kind, name.as_deref()),
-        is_standby: kind == "standby",
-        identity: format!("{kind} {}", name.unwrap_or_default()),
-    })
+    all_of_horizon(tx, role, 1).pop()
+}
+
+/// At most so many of those who hold the xmin horizon back, the oldest first; otherwise as [`of_horizon`].
+pub fn all_of_horizon(tx: &Tx, role: pg_sys::Oid, most: i64) -> Vec<Holder> {
+    let rows = acting_as(tx, role, || tx.execute(HORIZON, &[&most]));
+    rows.iter().filter_map(|row| Holder::of(&row)).collect()
+}
+
+impl Holder {
+    fn of(row: &Row<'_>) -> Option<Self> {
+        let (kind, name): (String, Option<String>) = (row.get(2)?, row.get(3));
+        let is_standby = kind == "standby";
+        Some(Holder {
+            description: row.get(1)?,
+            hint: messages::hint_on_holder(&kind, name.as_deref()),
+            is_standby,
+            is_lasting: !is_standby && row.get(4).unwrap_or(true),
+            identity: format!("{kind} {}", name.unwrap_or_default()),
+        })
+    }
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
@@ -84,11 +99,12 @@ const TABLES: &str = "
 /// databases do not count for a table of this one. A standby has its horizon in its slot if it has one, and otherwise in the
 /// process that sends it WAL.
 const HORIZON: &str = "
-    SELECT description, kind, name FROM (
+    SELECT description, kind, name, lasting FROM (
         SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
                format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
                       application_name, usename, date_trunc('second', clock_timestamp() - xact_start)) AS description,
-               'session' AS kind, format('%s %s', pid, xact_start) AS name
+               'session' AS kind, format('%s %s', pid, xact_start) AS name,
+               clock_timestamp() - xact_start > interval '1 second' AS lasting
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
         AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
@@ -102,21 +118,21 @@ const HORIZON: &str = "
                                 pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)))
                     ELSE format('replication client \"%s\" (process %s)', r.application_name, r.pid) END,
                CASE WHEN r.state = 'streaming' AND r.replay_lsn IS NOT NULL THEN 'standby' ELSE 'client' END,
-               r.application_name
+               r.application_name, NULL
         FROM pg_stat_replication r
         LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
         CROSS JOIN LATERAL (VALUES (r.backend_xmin), (s.xmin)) x (xmin)
         WHERE x.xmin IS NOT NULL
         UNION ALL
-        SELECT age(xmin), format('replication slot \"%s\", which nobody reads', slot_name), 'slot', slot_name::text
+        SELECT age(xmin), format('replication slot \"%s\", which nobody reads', slot_name), 'slot', slot_name::text, NULL
         FROM pg_replication_slots WHERE xmin IS NOT NULL AND NOT active
         UNION ALL
-        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared), 'prepared transaction', gid
+        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared), 'prepared transaction', gid, NULL
         FROM pg_prepared_xacts WHERE database = current_database()
         UNION ALL
-        SELECT setting::integer, format('the setting \"%s\", which is %s transactions', name, setting), 'setting', name
+        SELECT setting::integer, format('the setting \"%s\", which is %s transactions', name, setting), 'setting', name, NULL
         FROM pg_settings WHERE name = 'vacuum_defer_cleanup_age' AND setting <> '0') holder
-    ORDER BY age DESC LIMIT 1";
+    ORDER BY age DESC LIMIT $1";
 
 /// Transactions that have locked the table and have written something: each holds the lock on its own transaction ID. One of
 /// them may hold the rows.

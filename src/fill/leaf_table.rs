@@ -17,7 +17,7 @@ use crate::pg::ring::Ring;
 use crate::pg::tx::Tx;
 
 /// Tables with fewer blocks gain nothing from recycling pages, and a single pass needs fewer batches.
-const WORTH_RECYCLING: u32 = 32;
+pub const WORTH_RECYCLING: u32 = 32;
 
 /// For how long a slow statement makes the next ones careful. The cause may have been a busy disk, which is over soon.
 const CAREFUL: Duration = Duration::from_secs(10);

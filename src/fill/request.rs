@@ -57,7 +57,7 @@ impl Request {
         if workers > 1 {
             target.require_shared()?;
         }
-        LeafStatements::try_on(tx, &target, &value);
+        Self::try_value(tx, &target, &value);
         if method == Method::Instant && !target.is_not_null {
             instant::require(tx, &target, &value)?;
         }
@@ -68,6 +68,14 @@ impl Request {
             batch_size,
             workers,
         })
+    }
+
+    /// Has PostgreSQL parse the statements that fill the table with this value.
+    ///
+    /// # Errors
+    /// PostgreSQL's own for SQL that does not fit.
+    pub fn try_value(tx: &Tx, target: &Target, value: &Value) {
+        LeafStatements::try_on(tx, target, value);
     }
 
     /// What the job is, as it is stored.
@@ -120,7 +128,11 @@ fn require_workers(given: i32) -> Result<(), Error> {
     }
 }
 
-fn require_batch_size(given: i32) -> Result<(), Error> {
+/// Fails for a number of rows that a batch cannot have.
+///
+/// # Errors
+/// [`Error::BatchSize`].
+pub fn require_batch_size(given: i32) -> Result<(), Error> {
     let (least, most) = (1, LARGEST_BATCH);
     if (least..=most).contains(&given) {
         Ok(())

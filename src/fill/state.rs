@@ -48,17 +48,22 @@ pub struct Sweeping {
     pub(super) survey: Survey,
 }
 
+/// How many blocks the windows of each of `of` processes may have that are in flight.
+pub fn most_in_flight(of: u32) -> u32 {
+    let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
+    let most = server_settings::shared_buffers() / SHARE_OF_BUFFERS / of;
+    most.clamp(least * WINDOW, MOST_IN_FLIGHT * WINDOW)
+}
+
 impl Sweeping {
     /// A sweep by one of `of` processes.
     pub fn new(of: u32) -> Self {
-        let least = if of > 1 { WINDOWS_BESIDE_OTHERS } else { 1 };
-        let most = server_settings::shared_buffers() / SHARE_OF_BUFFERS / of;
         Sweeping {
             began_at: 0,
             since: Instant::now(),
             passed: 0,
             in_flight: VecDeque::new(),
-            flight: Flight::new(most.clamp(least * WINDOW, MOST_IN_FLIGHT * WINDOW)),
+            flight: Flight::new(most_in_flight(of)),
             slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,

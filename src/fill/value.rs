@@ -19,6 +19,8 @@ pub struct Value {
     /// An SQL condition that a row must meet to be filled, or `None` for every row.
     pub filter: Option<String>,
     constant: Option<Rc<Constant>>,
+    /// Nothing is known but the filter.
+    is_unknown: bool,
 }
 
 impl Value {
@@ -36,6 +38,7 @@ impl Value {
             recipe: Recipe::Constant(constant.to_text(tx)),
             constant: Some(Rc::new(constant)),
             filter,
+            is_unknown: false,
         };
         value.require_expressions(tx)?;
         value.require_checks(tx, target, target.table, target.number)?;
@@ -55,9 +58,25 @@ impl Value {
             recipe: Recipe::Expression(expression),
             constant: None,
             filter,
+            is_unknown: false,
         };
         value.require_expressions(tx)?;
         Ok(value)
+    }
+
+    /// A value that is not known yet, of which only the filter matters: NULL of no type for each row.
+    ///
+    /// # Errors
+    /// Those of [`Value::of_expression`].
+    pub fn unknown(tx: &Tx, filter: String) -> Result<Self, Error> {
+        let mut value = Self::of_expression(tx, "NULL".into(), Some(filter))?;
+        value.is_unknown = true;
+        Ok(value)
+    }
+
+    /// Whether it was made by [`Value::unknown`].
+    pub fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 
     fn require_expressions(&self, tx: &Tx) -> Result<(), Error> {

@@ -246,6 +246,17 @@ impl Home {
         Ok(())
     }
 
+    /// Fails if the tables cannot be kept out of publications.
+    ///
+    /// # Errors
+    /// [`Error::JobTablePublished`].
+    pub fn require_unpublished(&self, tx: &Tx) -> Result<(), Error> {
+        match self.is_published(tx) {
+            true => self.publication(tx).map(drop),
+            false => Ok(()),
+        }
+    }
+
     fn set_unlogged(&self, tx: &Tx) -> Result<(), Error> {
         self.execute(tx, "ALTER TABLE @job SET UNLOGGED", &[])?;
         self.execute(tx, "ALTER TABLE @part SET UNLOGGED", &[])?;

@@ -26,6 +26,13 @@ impl<'tx> Table<'tx> {
         (!relation.is_null()).then(|| Table(relation, PhantomData))
     }
 
+    /// Opens the table as a SELECT would, waiting for its lock; `None` if it no longer exists.
+    pub fn open_for_reading(_tx: &'tx Tx, oid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: as for `open_for_update`.
+        let relation = unsafe { pg_sys::try_table_open(oid, pg_sys::AccessShareLock as i32) };
+        (!relation.is_null()).then(|| Table(relation, PhantomData))
+    }
+
     /// Its OID.
     pub fn oid(&self) -> pg_sys::Oid {
         // SAFETY: the relation is open.
@@ -233,7 +240,7 @@ impl<'tx> Table<'tx> {
 
     /// # Safety
     /// As for `pruned_buffer`.
-    unsafe fn buffer(&self, block: u32, ring: &Ring) -> pg_sys::Buffer {
+    pub(super) unsafe fn buffer(&self, block: u32, ring: &Ring) -> pg_sys::Buffer {
         // SAFETY: the relation is open.
         unsafe {
             pg_sys::ReadBufferExtended(
@@ -270,7 +277,7 @@ pub struct Column {
 }
 
 impl Column {
-    fn null_bit(&self) -> NullBit {
+    pub(super) fn null_bit(&self) -> NullBit {
         NullBit {
             number: self.number,
             reads_as_missing: self.reads_as_missing,

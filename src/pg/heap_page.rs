@@ -17,19 +17,19 @@ pub(super) struct NullBit {
 
 /// A heap page in a buffer that is pinned and share-locked.
 pub(super) struct RawPage {
-    buffer: pg_sys::Buffer,
-    page: pg_sys::Page,
+    pub(super) buffer: pg_sys::Buffer,
+    pub(super) page: pg_sys::Page,
 }
 
 /// What can be found out about a row version without waiting.
-enum State {
+pub(super) enum State {
     Free,
     Busy,
     Gone,
 }
 
-const LP_NORMAL: u32 = 1;
-const LP_UNUSED: u32 = 0;
+pub(super) const LP_NORMAL: u32 = 1;
+pub(super) const LP_UNUSED: u32 = 0;
 
 impl RawPage {
     /// # Safety
@@ -91,7 +91,7 @@ impl RawPage {
 
     /// # Safety
     /// As for `new`.
-    unsafe fn line_pointers(&self) -> &[pg_sys::ItemIdData] {
+    pub(super) unsafe fn line_pointers(&self) -> &[pg_sys::ItemIdData] {
         // SAFETY: the array of line pointers begins behind the page's header and ends at pd_lower.
         unsafe {
             let header = self.page as *const pg_sys::PageHeaderData;
@@ -104,7 +104,7 @@ impl RawPage {
 
     /// # Safety
     /// As for `new`; `header` is a tuple of `length` bytes on this page.
-    unsafe fn state(
+    pub(super) unsafe fn state(
         &self,
         relation: pg_sys::Relation,
         header: pg_sys::HeapTupleHeader,
@@ -139,7 +139,7 @@ impl RawPage {
 }
 
 /// Most line pointers of a heap page (`MaxHeapTuplesPerPage`).
-fn most_line_pointers() -> usize {
+pub(super) fn most_line_pointers() -> usize {
     let header = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
     let tuple = max_align(std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits));
     (pg_sys::BLCKSZ as usize - header) / (tuple + size_of::<pg_sys::ItemIdData>())
@@ -149,7 +149,7 @@ fn most_line_pointers() -> usize {
 ///
 /// # Safety
 /// `header` is a valid tuple of the table that `column` belongs to.
-unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
+pub(super) unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
     // SAFETY: the caller says so; the bitmap is there when HEAP_HASNULL is set, one bit a column.
     unsafe {
         if lacks(header, column) {
@@ -167,7 +167,7 @@ unsafe fn is_null(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
 ///
 /// # Safety
 /// `header` is a valid tuple.
-unsafe fn lacks(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
+pub(super) unsafe fn lacks(header: pg_sys::HeapTupleHeader, column: &NullBit) -> bool {
     // SAFETY: the caller says so.
     let columns = u32::from(unsafe { (*header).t_infomask2 }) & pg_sys::HEAP_NATTS_MASK;
     u32::from(column.number.unsigned_abs()) > columns

@@ -5,6 +5,7 @@
 //! pgrx turns back into that ERROR at the SQL boundary, after destructors have run.
 
 pub mod backtrace;
+pub mod btree;
 pub mod call;
 pub mod check;
 pub mod databases;
@@ -12,6 +13,7 @@ pub mod deadline;
 pub mod failure;
 pub mod heap;
 mod heap_page;
+pub mod heap_sample;
 pub mod horizon;
 pub mod interrupts;
 pub mod lock;

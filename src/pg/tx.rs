@@ -46,6 +46,13 @@ impl Tx {
     }
 }
 
+/// What becomes of a subtransaction whose work has succeeded.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Kept,
+    Undone,
+}
+
 /// The result of work that may meet a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt<T> {
@@ -89,6 +96,20 @@ impl Tx {
         expected: impl Fn(&Failure) -> bool,
         work: impl FnOnce() -> T,
     ) -> Result<T, Failure> {
+        self.within_subtransaction(Outcome::Kept, expected, work)
+    }
+
+    /// Runs `work`, then undoes whatever it did, and releases the locks that it took. Errors are passed on.
+    pub fn undone<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
+        self.within_subtransaction(Outcome::Undone, |_| false, work)
+    }
+
+    fn within_subtransaction<T>(
+        &self,
+        outcome: Outcome,
+        expected: impl Fn(&Failure) -> bool,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, Failure> {
         // SAFETY: both are valid for the whole transaction; they are restored on both ways out.
         let (context, owner) =
             unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
@@ -108,8 +129,14 @@ impl Tx {
         let expected = AssertUnwindSafe(expected);
         PgTryBuilder::new(AssertUnwindSafe(|| {
             let result = work();
-            // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it.
-            unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+            // SAFETY: the subtransaction begun above is the innermost one again; the work left it as it found it. What it
+            // returns does not depend on it.
+            unsafe {
+                match outcome {
+                    Outcome::Kept => pg_sys::ReleaseCurrentSubTransaction(),
+                    Outcome::Undone => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+                }
+            }
             restore();
             Ok(result)
         }))

@@ -138,7 +138,7 @@ fn watched_once(block: &str) -> String {
 #[test]
 fn the_reference_is_complete() -> Result<()> {
     let db = Database::new()?;
-    let readme = fs::read_to_string(root().join("README.md"))?;
+    let reference = fs::read_to_string(root().join("docs/reference.md"))?;
     let mut client = db.connect()?;
     client.batch_execute("LOAD 'pg_safe_backfill'")?;
     let names = client.query(
@@ -151,8 +151,8 @@ fn the_reference_is_complete() -> Result<()> {
     for row in names {
         let name: String = row.get(0);
         ensure!(
-            readme.contains(&format!("`{name}")),
-            "README.md does not know {name}"
+            reference.contains(&format!("`{name}")),
+            "docs/reference.md does not know {name}"
         );
     }
     Ok(())

@@ -22,6 +22,7 @@ mod locks;
 mod not_null;
 mod noticed;
 mod noticed_elsewhere;
+mod plan;
 mod plans;
 mod postmaster;
 mod privileges;

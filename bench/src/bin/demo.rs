@@ -1,4 +1,4 @@
-//! Shows a risky and a safe migration of a big, busy table, side by side.
+//! Shows a risky migration of a big, busy table and two safe ones, side by side.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,6 @@ use bench::copy;
 use bench::figures::{Figures, Watch, Watched, hot_share};
 use bench::latency::Latency;
 use bench::migration::Migration;
-use bench::monitor::{Look, Monitor};
 use bench::report::{count, growth, markdown, megabytes, milliseconds, seconds, share};
 use bench::table::{COLUMN, Table};
 use bench::traffic::{Log, Traffic};
@@ -29,7 +28,7 @@ const BEFORE: Duration = Duration::from_secs(3);
 const AFTERMATH: Duration = Duration::from_secs(2);
 const STRETCH: Duration = Duration::from_millis(100);
 
-/// Shows a risky and a safe migration of a big, busy table, side by side.
+/// Shows a risky migration of a big, busy table and two safe ones, side by side.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rows of the large table
@@ -78,7 +77,7 @@ fn show(arguments: &Arguments) -> Result<()> {
     load(&server, &large, &small)?;
 
     let mut outcomes = Vec::new();
-    for migration in [Migration::Risky, Migration::Safe] {
+    for migration in [Migration::Risky, Migration::Safe, Migration::Instant] {
         println!("\n== The {} way ==\n", migration.title());
         let outcome = migrate(&server, arguments, migration, &large, &small)
             .with_context(|| format!("the {} way failed", migration.title()))?;
@@ -88,14 +87,14 @@ fn show(arguments: &Arguments) -> Result<()> {
         "\n== Side by side: {} rows ==\n",
         count(arguments.rows as f64)
     );
-    print!("{}", compare(&outcomes[0], &outcomes[1]));
+    print!("{}", compare(&outcomes));
     let title = format!(
-        "NOT NULL on {} rows under {} transactions per second, PostgreSQL {version}",
+        "Slowest requests, of {1} per second, while a column of {0} rows becomes NOT NULL",
         count(arguments.rows as f64),
         arguments.tps
     );
-    let [risky, safe] = [&outcomes[0].story, &outcomes[1].story];
-    chart::draw(&arguments.picture, "demo", &title, risky, safe)?;
+    let stories: Vec<_> = outcomes.into_iter().map(|outcome| outcome.story).collect();
+    chart::draw(&arguments.picture, "demo", &title, &stories)?;
     println!(
         "\nThe picture of it: {}",
         arguments.picture.join("demo.svg").display()
@@ -114,7 +113,7 @@ fn table(name: &str, rows: u64) -> Table {
 
 fn load(server: &Server, large: &Table, small: &Table) -> Result<()> {
     println!(
-        "Loading {} with {} rows and {} with {}; both migrations start from a copy.",
+        "Loading {} with {} rows and {} with {}; all migrations start from a copy.",
         large.name,
         count(large.rows as f64),
         small.name,
@@ -162,12 +161,10 @@ fn migrate(
     let quiet = SystemTime::now();
     std::thread::sleep(QUIET);
 
-    let looks = Monitor::start(server.connect_as(SUPERUSER, database)?, &large.name)?;
     let watch = Watch::start(&mut monitor, &large.name)?;
     migration.run(&mut console, &large.name)?;
     let watched = watch.stop(&mut monitor, &large.name)?;
     std::thread::sleep(AFTERMATH);
-    let looks = looks.stop()?;
     println!("\n{} is migrated; now {}:\n", large.name, small.name);
     migration.run(&mut console, &small.name)?;
     console.close()?;
@@ -187,7 +184,7 @@ fn migrate(
     );
     monitor.close()?;
     copy::remove(server, database)?;
-    let story = tell(&log, &watched, &looks);
+    let story = tell(migration, &log, &watched);
     Ok(Outcome {
         story,
         quiet: log.latency(quiet, watched.from),
@@ -197,21 +194,12 @@ fn migrate(
 }
 
 /// What the picture shows: from some time before the migration to some time after it.
-fn tell(log: &Log, watched: &Watched, looks: &[Look]) -> Story {
+fn tell(migration: Migration, log: &Log, watched: &Watched) -> Story {
     let zero = watched.from;
-    let seconds = |at: SystemTime| match at.duration_since(zero) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    };
-    let over_time = |value: fn(&Look) -> f64| {
-        let looks = looks.iter();
-        looks.map(|look| (seconds(look.at), value(look))).collect()
-    };
     Story {
+        name: migration.description().into(),
         elapsed: watched.figures.seconds,
         latency: log.longest(zero, (zero - BEFORE, watched.to + AFTERMATH), STRETCH),
-        waiting: over_time(|look| look.waiting),
-        size: over_time(|look| look.bytes / 1_000_000.0),
     }
 }
 
@@ -229,25 +217,26 @@ fn prove(server: &Server, database: &str, large: &Table, small: &Table) -> Resul
     ))
 }
 
-fn compare(risky: &Outcome, safe: &Outcome) -> String {
+/// The outcomes of the risky, the safe and the instant way.
+fn compare(outcomes: &[Outcome]) -> String {
     let latency_row = |title: &str, value: fn(&Latency) -> String| {
-        vec![
-            title.into(),
-            value(&risky.quiet),
-            value(&risky.latency),
-            value(&safe.latency),
-        ]
+        let before = outcomes.first().map(|outcome| value(&outcome.quiet));
+        let during = outcomes.iter().map(|outcome| value(&outcome.latency));
+        [Some(title.into()), before]
+            .into_iter()
+            .flatten()
+            .chain(during)
+            .collect()
     };
     let cost_row = |title: &str, value: fn(&Figures) -> String| {
-        vec![
-            title.into(),
-            "-".into(),
-            value(&risky.figures),
-            value(&safe.figures),
-        ]
+        let costs = outcomes.iter().map(|outcome| value(&outcome.figures));
+        [title.into(), "-".into()]
+            .into_iter()
+            .chain(costs)
+            .collect()
     };
     markdown(
-        &["", "no migration", "risky way", "safe way"],
+        &["", "no migration", "risky way", "safe way", "instant way"],
         &[
             cost_row("elapsed", |figures| seconds(figures.seconds)),
             latency_row("application: longest statement", |latency| {

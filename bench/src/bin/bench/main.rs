@@ -1,6 +1,7 @@
 //! Compares ways to fill a column on identical copies of a table.
 
 mod comparison;
+mod forecast;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -66,6 +67,9 @@ struct Arguments {
     /// Report how much the memory of the backend grows
     #[arg(long)]
     memory: bool,
+    /// Compare the forecast of safe_backfill_plan with what then happens, on tables of many shapes
+    #[arg(long)]
+    forecast: bool,
     /// Another setting of the server, such as safe_backfill.max_batch_time=100ms
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
     sets: Vec<(String, String)>,
@@ -112,6 +116,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
             options.set(name, value)
         });
     let server = Server::start(options)?;
+    if arguments.forecast {
+        return forecast(&server, arguments, &settings);
+    }
     if arguments.strategies.contains(&Strategy::SafeBackfill) {
         bench::ensure_extension(&server)?;
     }
@@ -135,6 +142,15 @@ fn compare(arguments: &Arguments) -> Result<()> {
     }
     if let Some(path) = &arguments.json {
         write_json(path, &trials)?;
+    }
+    Ok(())
+}
+
+fn forecast(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -> Result<()> {
+    bench::ensure_extension(server)?;
+    describe(server, arguments, settings)?;
+    for &rows in &arguments.rows {
+        forecast::compare(server, rows)?;
     }
     Ok(())
 }
@@ -180,6 +196,9 @@ fn describe(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -
     } else {
         ""
     };
+    if arguments.forecast {
+        return Ok(());
+    }
     println!(
         "Rows of about {} bytes, a primary key and {} secondary indexes{column}; batches of {}; rounds: {}",
         arguments.row_width,
