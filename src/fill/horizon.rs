@@ -54,6 +54,7 @@ impl Leaf<'_> {
         if age >= WORTH_TELLING {
             self.note_horizon()?;
         }
+        self.store_if_due()?;
         usage::sleep((age / NAPS_PER_AGE).clamp(SHORTEST_NAP, LONGEST_NAP));
         Ok(())
     }
@@ -90,6 +91,7 @@ impl Leaf<'_> {
             if !std::mem::replace(&mut told, true) {
                 driver.waits_for(&Wait::analyze(pid))?;
             }
+            self.store_if_due()?;
             gate::rest(driver, ANALYZE_POLL)?;
             has_passed = self.horizon_has_passed(id)?;
         }

@@ -202,10 +202,11 @@ impl<'a> Leaf<'a> {
                     return Ok(OnTable::Locked);
                 }
                 let table = open_table(tx, run, self.oid)?;
+                let has_its_name = self.table.follow(tx, run, &table)?;
                 if table.file_node() != self.table.file_node {
                     return Err(Halt::Rewritten);
                 }
-                if !self.table.follow(tx, run, &table)? {
+                if !has_its_name {
                     return Ok(OnTable::Changed);
                 }
                 let done = work.take().map(|work| work(self, tx, &table));

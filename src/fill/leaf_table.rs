@@ -207,16 +207,23 @@ fn find_column(
     table: &Table<'_>,
     name: &LeafName,
 ) -> Result<Column, Error> {
-    let attribute = Attribute::find(tx, name.oid, &request.target.column);
+    let target = &request.target;
+    let attributes = Attribute::find_all(tx, &[name.oid, target.table], &target.column);
+    // The lock and the job belong to the column with this number.
+    let named = attributes.get(&target.table);
+    let is_replaced = named.is_some_and(|named| named.number != target.number);
+    let attribute = attributes.get(&name.oid).filter(|_| named.is_some());
     let column = attribute.and_then(|attribute| table.column(attribute.number));
-    match column {
-        Some(column) if column.column_type == request.target.column_type => Ok(column),
-        _ => Err(Error::ColumnChanged {
-            table: name.name.clone(),
-            column: request.target.column.clone(),
-            change: Change::Altered,
-        }),
-    }
+    let change = match column {
+        _ if is_replaced => Change::Replaced,
+        Some(column) if column.column_type == target.column_type => return Ok(column),
+        _ => Change::Altered,
+    };
+    Err(Error::ColumnChanged {
+        table: name.name.clone(),
+        column: target.column.clone(),
+        change,
+    })
 }
 
 fn hazards(tx: &Tx, table: &Table<'_>, column: &Column) -> Hazards {

@@ -170,10 +170,7 @@ impl Leaf<'_> {
         while !self.run.membership.others_are_idle() {
             self.admit(Work::Filling)?;
             usage::sleep(OTHERS_POLL);
-            self.note_position();
-            if self.recorder.is_due() {
-                self.store_window()?;
-            }
+            self.store_if_due()?;
         }
         self.collect();
         self.note_position();
@@ -239,6 +236,15 @@ impl Leaf<'_> {
                 })?;
             }
         }
+        self.store_window()
+    }
+
+    /// Stores the progress while the run waits, so that the view is not older than it is while the run works.
+    pub(super) fn store_if_due(&mut self) -> Result<(), Halt> {
+        if !self.recorder.is_due() {
+            return Ok(());
+        }
+        self.note_position();
         self.store_window()
     }
 

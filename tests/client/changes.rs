@@ -102,6 +102,45 @@ fn ends_when_the_column_is_dropped_and_made_anew() -> Result<()> {
 }
 
 #[test]
+fn ends_when_the_column_is_made_anew_while_the_table_is_rewritten() -> Result<()> {
+    column_changed(
+        "ALTER TABLE t DROP c, ADD c varchar(10), ALTER b TYPE bigint",
+        "was dropped",
+    )?;
+    column_changed(
+        "BEGIN; ALTER TABLE t RENAME c TO d; ALTER TABLE t ADD c varchar(10), ALTER b TYPE bigint; COMMIT",
+        "was renamed",
+    )
+}
+
+#[test]
+fn ends_when_the_column_is_made_anew_before_a_partition_is_begun() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, b int, c varchar(10)) PARTITION BY RANGE (id);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (600);
+         CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (600) TO (2000);
+         INSERT INTO t SELECT i, 0 FROM generate_series(0, 1199) i",
+    )?;
+    db.slow_down("t1")?;
+    let run = db.start_after(
+        "SET test.pause = 0.0003",
+        "CALL safe_backfill('t', 'c', 'one', 50)",
+    )?;
+    run.wait_for_rows("t1", 200)?;
+    let mut change = db.connect()?;
+    change.batch_execute("BEGIN; LOCK TABLE t2 IN ACCESS EXCLUSIVE MODE")?;
+    db.wait_until(
+        "SELECT count(*) = 1 FROM pg_locks WHERE relation = 't2'::regclass AND NOT granted",
+    )?;
+    change.batch_execute("ALTER TABLE t DROP c, ADD c varchar(10); COMMIT")?;
+    let error = run.end()?.failed_with("42703")?;
+    ensure!(error.message.contains("\"c\" of"), "{error}");
+    assert_eq!(db.value::<i64>("SELECT count(c) FROM t")?, 0);
+    Ok(())
+}
+
+#[test]
 fn ends_when_the_column_is_renamed() -> Result<()> {
     column_changed(
         "ALTER TABLE t RENAME c TO d; ALTER TABLE t RENAME b TO c",

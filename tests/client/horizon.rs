@@ -262,6 +262,30 @@ fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn progress_is_stored_while_the_horizon_is_waited_for() -> Result<()> {
+    let db = Database::new()?;
+    table(&db)?;
+    let mut reader = db.connect()?;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t")?;
+    let run = db.start_after(
+        "SET safe_backfill.horizon_patience = 1000",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
+    db.wait_until(
+        "SELECT rows_filled > 0 AND rows_filled = (SELECT count(c) FROM t) AND waits_for LIKE 'the xmin horizon%'
+         FROM safe_backfill_progress",
+    )?;
+    db.execute("SELECT pg_sleep(2)")?;
+    db.wait_until(
+        "SELECT waits_for LIKE 'the xmin horizon%' AND updated_at > statement_timestamp() - interval '1.5 s'
+         FROM safe_backfill_progress",
+    )?;
+    reader.batch_execute("COMMIT")?;
+    run.end()?.succeeded()?;
+    Ok(())
+}
+
 /// A standby of `db` that sends feedback about so often, through a slot if it has the name of one.
 fn standby_with_feedback(db: &Database, interval: &str, slot: &str) -> Result<Server> {
     let options = Options::default()

@@ -151,8 +151,16 @@ fn longest_lag(db: &Database, standby: &Server, ended: &AtomicBool) -> Result<Du
     }
 }
 
-/// Lets a process run in one part of twenty of the time.
+/// How long a process has run on a processor.
+fn processor_time(pid: i32) -> Result<Duration> {
+    let times = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let nanos = times.split(' ').next().context("no times")?.parse()?;
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Lets a process run in one part of twenty of the time, however busy the processors are.
 fn slow_down(pid: i32, ended: &AtomicBool) -> Result<()> {
+    const RUN: Duration = Duration::from_millis(10);
     let signal = |signal: &str| -> Result<()> {
         let sent = Command::new("kill")
             .args([signal, &pid.to_string()])
@@ -162,11 +170,14 @@ fn slow_down(pid: i32, ended: &AtomicBool) -> Result<()> {
     };
     while !ended.load(Ordering::Relaxed) {
         signal("-STOP")?;
-        thread::sleep(Duration::from_millis(190));
+        thread::sleep(RUN * 19);
+        let (enough, late) = (processor_time(pid)? + RUN, Instant::now() + RUN * 19);
         signal("-CONT")?;
-        thread::sleep(Duration::from_millis(10));
+        while processor_time(pid)? < enough && Instant::now() < late {
+            thread::sleep(RUN / 5);
+        }
     }
-    Ok(())
+    signal("-CONT")
 }
 
 #[test]
