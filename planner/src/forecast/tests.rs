@@ -14,6 +14,7 @@ fn page(rows: usize, due: usize, length: usize) -> Sampled {
     let used = 24 + rows * (size + 4);
     Sampled {
         page: Page {
+            absent: 0,
             free: PAGE.saturating_sub(used + 4),
             line_pointers: 291 - rows,
             rows: (1..=due)
