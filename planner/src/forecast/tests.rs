@@ -3,8 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::window::WINDOW;
 use crate::page::Growth;
+use crate::window::WINDOW;
 
 const GROWTH: Growth = Growth { bytes: 7, align: 1 };
 
