@@ -106,7 +106,7 @@ const OBSTACLES: &str = r"
         SELECT t.leaf, CASE WHEN d.classid = 'pg_type'::regclass THEN d.objid ELSE c.reltype END
         FROM types t
         JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = t.type
-        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('c', 'v')
+        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('c', 'v', 'f')
         WHERE d.classid = 'pg_type'::regclass OR c.reltype <> 0),
     obstacle (priority, leaf, kind, name, part) AS (
         SELECT 1, l.oid, 'access method', m.amname, NULL::name
@@ -149,11 +149,13 @@ const OBSTACLES: &str = r"
         UNION ALL
         SELECT 10, b.leaf, 'policy', p.polname, t.relname
         FROM above b
+        JOIN pg_class c ON c.oid = b.oid
         JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = b.oid
         JOIN pg_policy p ON p.oid = d.objid
         JOIN pg_class t ON t.oid = p.polrelid
         WHERE d.refobjsubid = b.attnum
-        OR p.polrelid = b.oid AND (p.polqual::text ~ ':varattno 0 ' OR p.polwithcheck::text ~ ':varattno 0 ')
+        OR p.polqual::text ~ format(':varattno 0 :vartype %s ', c.reltype)
+        OR p.polwithcheck::text ~ format(':varattno 0 :vartype %s ', c.reltype)
         UNION ALL
         SELECT 11, v.leaf, 'materialized view', c.relname, NULL
         FROM views v JOIN pg_class c ON c.oid = v.oid AND c.relkind = 'm'

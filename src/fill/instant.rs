@@ -59,7 +59,7 @@ fn of_value(tx: &Tx, value: &Value) -> Option<InstantReason> {
     (bytes > most).then_some(InstantReason::LargeValue { bytes, most })
 }
 
-/// A leaf may have CHECKs of its own.
+/// A leaf may have CHECKs of its own, and the table that was named may have got one since the CALL began.
 fn require_checks(
     tx: &Tx,
     target: &Target,
@@ -67,9 +67,7 @@ fn require_checks(
     leaves: &[pg_sys::Oid],
 ) -> Result<(), Error> {
     for (leaf, attribute) in Attribute::find_all(tx, leaves, &target.column) {
-        if leaf != target.table {
-            value.require_checks(tx, target, leaf, attribute.number)?;
-        }
+        value.require_checks(tx, target, leaf, attribute.number)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
 
+use crate::pg::lock::TableLock;
 use crate::pg::settings::Temporarily;
 use crate::pg::tx::Tx;
 use crate::pg::value::Constant;
@@ -44,7 +45,8 @@ pub fn find(tx: &Tx, table: pg_sys::Oid, column: &str) -> Option<String> {
 /// that they have none yet.
 ///
 /// `array` is the value as [`array_of`] writes it. Statistics that describe the column as it was are removed, in the table and
-/// in those above it: the planner does without, as with a column that has just been added.
+/// in those above it: the planner does without, as with a column that has just been added. Of a table above it they are left
+/// if somebody else is about to change them, as by ANALYZE.
 ///
 /// # Errors
 /// PostgreSQL's own, from the input function of the type or a CHECK of the domain.
@@ -64,9 +66,12 @@ pub fn set(tx: &Tx, table: pg_sys::Oid, column: &str, array: &str) {
             pg_sys::pstrdup(array.as_ptr()),
         );
     }
-    for (table, number) in described(tx, table, column) {
+    for (described, number) in described(tx, table, column) {
+        if described != table && !tx.try_lock_table(described, TableLock::ShareUpdateExclusive) {
+            continue;
+        }
         // SAFETY: removes the rows of pg_statistic, if there are any.
-        unsafe { pg_sys::RemoveStatistics(table, number) };
+        unsafe { pg_sys::RemoveStatistics(described, number) };
     }
     // SAFETY: makes the changes visible to what this transaction does next.
     unsafe { pg_sys::CommandCounterIncrement() };

@@ -225,6 +225,11 @@ fn a_policy_would_hide_rows_from_a_transaction_that_saw_them() -> Result<()> {
          GRANT SELECT ON t TO reader",
     )?;
     refused(&db, "Policy \"p\"")?;
+    // One of another table that uses the row as a whole.
+    let other = prepared(
+        "CREATE TABLE other (id int); CREATE POLICY o ON other USING ((SELECT max(t::text) FROM t) IS NOT NULL)",
+    )?;
+    refused(&other, "Policy \"o\"")?;
     let mut reader = db.connect_as("reader")?;
     reader
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")?;
@@ -280,7 +285,16 @@ fn rows_that_are_stored_in_another_table_would_change() -> Result<()> {
         };
         assert_eq!(db.value::<i64>(changed)?, 10);
     }
-    // Within other types.
+    // Within other types, and by way of a foreign table.
+    let db = prepared(
+        "CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+         CREATE FOREIGN TABLE ft (x t) SERVER nowhere; CREATE TABLE deep (d ft)",
+    )?;
+    let by_foreign_table = refusal(&db, "0A000")?;
+    ensure!(
+        by_foreign_table.to_string().contains("\"deep\""),
+        "{by_foreign_table}"
+    );
     let db = prepared(
         "CREATE TYPE pair AS (l t, r int); CREATE DOMAIN two AS pair; CREATE TABLE deep (d two)",
     )?;

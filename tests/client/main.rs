@@ -15,6 +15,7 @@ mod hostile;
 mod inputs;
 mod instant;
 mod instant_kept;
+mod instant_meanwhile;
 mod instant_refused;
 mod instant_untold;
 mod job_table;
