@@ -17,7 +17,7 @@ with_tools = scripts/with-pg --tools $(PG)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint lint-code lint-sql lint-sql-only install script test-script-only clean
+.PHONY: help setup demo test bench lint lint-code lint-sql lint-sql-only install script test-script-only package clean
 .PHONY: test-unit test-client test-client-only test-regress test-regress-only test-examples test-examples-only
 
 help: ## what can be made (this list)
@@ -67,6 +67,9 @@ lint-sql-only:
 
 install: ## build the release and install it
 	$(with_pg) scripts/install
+
+package: ## a Debian package and a tarball of the release build, in target/packages
+	$(with_pg) scripts/package
 
 script: install ## write the installation script of this version into sql/, after a change of what SQL can call
 	$(with_tools) scripts/script
