@@ -19,6 +19,7 @@ mod instant_refused;
 mod instant_untold;
 mod job_table;
 mod locks;
+mod monitoring;
 mod not_null;
 mod noticed;
 mod noticed_elsewhere;
