@@ -11,11 +11,13 @@ PG   ?= $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \(
 ROWS ?= 1000000
 ARGS ?=
 
-with_pg = scripts/with-pg $(PG)
+with_pg    = scripts/with-pg $(PG)
+# With cargo-pgrx and pgspot, which nothing needs but these tests.
+with_tools = scripts/with-pg --tools $(PG)
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint lint-code lint-sql lint-sql-only install clean
+.PHONY: help setup demo test bench lint lint-code lint-sql lint-sql-only install script test-script-only package clean
 .PHONY: test-unit test-client test-client-only test-regress test-regress-only test-examples test-examples-only
 
 help: ## what can be made (this list)
@@ -23,7 +25,7 @@ help: ## what can be made (this list)
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F '|' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
 setup: ## obtain a private PostgreSQL, cargo-pgrx, pgspot and system packages that are missing
-	@scripts/setup $(PG)
+	@scripts/setup --tools $(PG)
 
 demo: install ## watch a table of ROWS rows being migrated under load
 	$(with_pg) cargo run --release --package bench --bin demo -- --rows $(ROWS) $(ARGS)
@@ -32,7 +34,7 @@ test: ## all tests
 	@scripts/test $(PG)
 
 test-unit: ## tests inside the crate and inside a server; ARGS=name for some of them
-	$(with_pg) scripts/test-unit $(ARGS)
+	$(with_tools) scripts/test-unit $(ARGS)
 
 test-client: install test-client-only ## tests of a client's view; ARGS=name for some of them
 
@@ -61,10 +63,19 @@ lint-code:
 lint-sql: install lint-sql-only
 
 lint-sql-only:
-	$(with_pg) scripts/lint-sql
+	$(with_tools) scripts/lint-sql
 
 install: ## build the release and install it
 	$(with_pg) scripts/install
+
+package: ## a Debian package and a tarball of the release build, in target/packages
+	$(with_pg) scripts/package
+
+script: install ## write the installation script of this version into sql/, after a change of what SQL can call
+	$(with_tools) scripts/script
+
+test-script-only:
+	$(with_tools) scripts/script --check
 
 clean: ## remove all that was built and obtained
 	@scripts/clean

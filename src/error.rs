@@ -208,6 +208,9 @@ pub enum Error {
     /// The job tables of the extension went away while a CALL was using them.
     #[error("extension \"pg_safe_backfill\" was dropped during the call")]
     ExtensionDropped,
+    /// Another session waits to drop the extension, or is about to.
+    #[error("could not lock extension \"pg_safe_backfill\", as another session is dropping it")]
+    ExtensionLocked,
     /// A publication names one of the job tables.
     #[error("table \"{table}\" is published by publication \"{publication}\"")]
     JobTablePublished {
@@ -328,7 +331,7 @@ impl Error {
             Error::CheckViolation { .. } => ERRCODE_CHECK_VIOLATION,
             Error::NotAnExpression { .. } => ERRCODE_SYNTAX_ERROR,
             Error::AlreadyRunning { .. } => ERRCODE_OBJECT_IN_USE,
-            Error::RowsLocked { .. } => ERRCODE_LOCK_NOT_AVAILABLE,
+            Error::RowsLocked { .. } | Error::ExtensionLocked => ERRCODE_LOCK_NOT_AVAILABLE,
             Error::NotInstalled | Error::ExtensionDropped | Error::JobTablePublished { .. } => {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }

@@ -137,6 +137,9 @@ impl Error {
             Error::WouldRewrite { .. } => {
                 "Add it in three steps: safe_add_column with a plain type and no default but a constant, safe_backfill_using for computed values, and safe_set_not_null."
             }
+            Error::ExtensionLocked => {
+                "DROP EXTENSION waits until no backfill runs.  Cancel it, or create the extension again."
+            }
             Error::NotInstalled => "Run CREATE EXTENSION pg_safe_backfill first.",
             _ => return None,
         };

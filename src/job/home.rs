@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::messages;
-use crate::pg::lock::TableLock;
+use crate::pg::lock::{ExtensionLock, TableLock};
 use crate::pg::parameter::Parameter;
 use crate::pg::role::acting_as;
 use crate::pg::spi::{Rows, Statement};
@@ -24,6 +24,7 @@ const STEP_TABLE: &str = "safe_backfill_step";
 /// The extension's own tables and sequence.
 #[derive(Debug, Clone)]
 pub struct Home {
+    extension: pg_sys::Oid,
     job_table: pg_sys::Oid,
     part_table: pg_sys::Oid,
     step_table: pg_sys::Oid,
@@ -61,7 +62,8 @@ impl Home {
                    min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_part'),
                    min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_step'),
                    min(c.oid) FILTER (WHERE c.relname = 'safe_backfill_job_id'),
-                   min(c.relowner) FILTER (WHERE c.relname = 'safe_backfill_job')
+                   min(c.relowner) FILTER (WHERE c.relname = 'safe_backfill_job'),
+                   min(e.oid)
             FROM pg_extension e
             JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
                  AND d.deptype = 'e' AND d.classid = 'pg_class'::regclass
@@ -76,9 +78,20 @@ impl Home {
                     step_table: row.get(3)?,
                     sequence: row.get(4)?,
                     owner: row.get(5)?,
+                    extension: row.get(6)?,
                 })
             })
             .ok_or(Error::NotInstalled)
+    }
+
+    /// Looks them up, and has DROP EXTENSION wait until the lock is dropped.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::ExtensionLocked`].
+    pub fn hold(tx: &Tx) -> Result<(Self, ExtensionLock), Error> {
+        let home = Self::find(tx)?;
+        let lock = ExtensionLock::try_acquire(tx, home.extension).ok_or(Error::ExtensionLocked)?;
+        Ok((home, lock))
     }
 
     /// The tables as SQL names them now.

@@ -10,6 +10,7 @@ use crate::job::assignment::Assignment;
 use crate::job::home::{Home, Names};
 use crate::job::part::{Counts, End, Entry, Position};
 use crate::job::stored::{find_unfinished, finished, positions};
+use crate::pg::lock::ExtensionLock;
 use crate::pg::spi::Statement;
 use crate::pg::tx::Tx;
 use crate::pg::{role, server, usage};
@@ -21,6 +22,8 @@ use crate::run::membership::Membership;
 /// Nothing is stored before [`Job::begin`], which is part of the first transaction that has done something.
 pub struct Job {
     pub(super) home: Home,
+    /// Of the leader, for all processes of the run.
+    lock: Option<ExtensionLock>,
     pub(super) what: Assignment,
     /// Its number, once it is stored.
     pub(super) id: Cell<Option<i64>>,
@@ -43,10 +46,10 @@ impl Job {
     /// between transactions.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
+    /// [`Error::NotInstalled`], [`Error::ExtensionLocked`], [`Error::ExtensionDropped`], [`Error::JobTablePublished`],
     /// [`Error::LockNotAvailable`], [`Error::StoredJob`].
     pub fn open(driver: &Driver, what: Assignment, id: Option<i64>) -> Result<Self, Error> {
-        let home = driver.transaction(Home::find)?;
+        let (home, lock) = driver.transaction(Home::hold)?;
         home.keep_unpublished(driver)?;
         let (id, positions) = home.patiently(driver, |tx| {
             let id = match id {
@@ -59,7 +62,9 @@ impl Job {
             };
             Ok((id, positions))
         })?;
-        Ok(Self::of(home, what, id, positions))
+        let mut job = Self::of(home, what, id, positions);
+        job.lock = Some(lock);
+        Ok(job)
     }
 
     /// The job of that number, whose leader this process helps: nothing of it is stored by this one.
@@ -78,6 +83,7 @@ impl Job {
         Job {
             what,
             home,
+            lock: None,
             id: Cell::new(id),
             begun: Cell::new(false),
             is_cancelled: Cell::new(false),

@@ -1,67 +1,102 @@
-//! Locks on tables, and on a column, which prevent two runs on it at the same time.
+//! Locks on tables, on a column, which prevent two runs on it at the same time, and on the extension.
 
 use pgrx::pg_sys;
 
 use crate::pg::tx::Tx;
 
-/// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
-///
-/// It outlives commits and ends with the run, with an error, or with the session. DBAs see it in `pg_locks` as
-/// `locktype = 'object'`, `classid = 'pg_class'::regclass`, `objid` the table, `objsubid` the column's number. Unlike
-/// an advisory lock, no application can take it by chance.
-pub struct ColumnLock {
+/// A lock on an object other than a table that outlives commits and ends with its owner, with an error, or with the session.
+struct SessionLock {
     tag: pg_sys::LOCKTAG,
+    mode: pg_sys::LOCKMODE,
 }
 
-const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
-
-impl ColumnLock {
-    /// Takes the lock on column `number` of `table`, or `None` at once if another session has it.
-    pub fn try_acquire(_tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<Self> {
+impl SessionLock {
+    /// Takes the lock, or `None` at once if a conflicting one exists; with it, whether this session had it already.
+    fn try_acquire(
+        class: pg_sys::Oid,
+        object: pg_sys::Oid,
+        sub_object: u16,
+        mode: u32,
+    ) -> Option<(Self, bool)> {
         let tag = pg_sys::LOCKTAG {
             // SAFETY: set once at the start of the backend.
             locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
-            locktag_field2: pg_sys::RelationRelationId.to_u32(),
-            locktag_field3: table.to_u32(),
-            locktag_field4: number as u16,
+            locktag_field2: class.to_u32(),
+            locktag_field3: object.to_u32(),
+            locktag_field4: sub_object,
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         };
+        let mode = mode as pg_sys::LOCKMODE;
         // SAFETY: the tag outlives the call, which copies it.
-        let result = unsafe { pg_sys::LockAcquire(&tag, MODE, true, true) };
+        let result = unsafe { pg_sys::LockAcquire(&tag, mode, true, true) };
         match result {
             pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL => None,
-            pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Some(ColumnLock { tag }),
-            _ => {
-                // This session holds it already, for an outer run. Release the additional lock.
-                drop(ColumnLock { tag });
-                None
-            }
+            pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Some((SessionLock { tag, mode }, false)),
+            _ => Some((SessionLock { tag, mode }, true)),
         }
     }
-}
 
-impl ColumnLock {
     /// Whether the session still holds it: a rollback releases it.
     fn is_held(&self) -> bool {
         // SAFETY: reads this backend's own table of locks.
         unsafe {
             #[cfg(any(feature = "pg15", feature = "pg16"))]
-            return pg_sys::LockHeldByMe(&self.tag, MODE);
+            return pg_sys::LockHeldByMe(&self.tag, self.mode);
             #[cfg(any(feature = "pg17", feature = "pg18"))]
-            return pg_sys::LockHeldByMe(&self.tag, MODE, false);
+            return pg_sys::LockHeldByMe(&self.tag, self.mode, false);
         }
     }
 }
 
-impl Drop for ColumnLock {
+impl Drop for SessionLock {
     fn drop(&mut self) {
         // After an error, PostgreSQL releases it itself when it rolls back the transaction.
         if std::thread::panicking() || !self.is_held() {
             return;
         }
         // SAFETY: this session took the lock with the same tag and mode.
-        unsafe { pg_sys::LockRelease(&self.tag, MODE, true) };
+        unsafe { pg_sys::LockRelease(&self.tag, self.mode, true) };
+    }
+}
+
+/// A session lock on one column, of the kind PostgreSQL uses for objects other than tables.
+///
+/// DBAs see it in `pg_locks` as `locktype = 'object'`, `classid = 'pg_class'::regclass`, `objid` the table, `objsubid` the
+/// column's number. Unlike an advisory lock, no application can take it by chance.
+pub struct ColumnLock {
+    _lock: SessionLock,
+}
+
+impl ColumnLock {
+    /// Takes the lock on column `number` of `table`, or `None` at once if another session, or an outer run of this one,
+    /// has it.
+    pub fn try_acquire(_tx: &Tx, table: pg_sys::Oid, number: i16) -> Option<Self> {
+        let (lock, had_before) = SessionLock::try_acquire(
+            pg_sys::RelationRelationId,
+            table,
+            number as u16,
+            pg_sys::ShareUpdateExclusiveLock,
+        )?;
+        (!had_before).then_some(ColumnLock { _lock: lock })
+    }
+}
+
+/// A session lock on the extension, with which many sessions can work at the same time, but none can drop it.
+pub struct ExtensionLock {
+    _lock: SessionLock,
+}
+
+impl ExtensionLock {
+    /// Takes the lock, or `None` at once if a session drops the extension or waits to do so.
+    pub fn try_acquire(_tx: &Tx, extension: pg_sys::Oid) -> Option<Self> {
+        let (lock, _) = SessionLock::try_acquire(
+            pg_sys::ExtensionRelationId,
+            extension,
+            0,
+            pg_sys::AccessShareLock,
+        )?;
+        Some(ExtensionLock { _lock: lock })
     }
 }
 

@@ -168,19 +168,87 @@ fn waits_for_jobs_that_are_locked_for_a_second_at_the_start() -> Result<()> {
 }
 
 #[test]
-fn ends_when_the_extension_is_dropped() -> Result<()> {
+fn the_extension_is_not_dropped_while_a_job_runs() -> Result<()> {
     let db = Database::new()?;
     let run = in_the_middle(&db, "", "public")?;
-    db.execute("DROP EXTENSION pg_safe_backfill")?;
-    let error = run.end()?.failed_with("55000")?;
+    let refused = db.execute("SET lock_timeout = '100ms'; DROP EXTENSION pg_safe_backfill CASCADE");
+    let refused = refused.expect_err("dropped while a job runs");
     ensure!(
-        error.message.contains("extension") && error.message.contains("pg_safe_backfill"),
-        "{error}"
+        format!("{refused:?}").contains("lock timeout"),
+        "{refused:?}"
     );
+    ensure!(!run.has_ended());
+    run.end()?.succeeded()?;
+    all_filled(&db)?;
+    db.execute("SET lock_timeout = '10s'; DROP EXTENSION pg_safe_backfill")
+}
+
+#[test]
+fn dropping_the_extension_waits_for_a_job_and_lets_no_other_begin() -> Result<()> {
+    let db = Database::new()?;
+    db.execute("CREATE TABLE other (c int); INSERT INTO other VALUES (NULL)")?;
+    let run = in_the_middle(&db, "", "public")?;
+    let drop = db.start("DROP EXTENSION pg_safe_backfill")?;
+    db.wait_until(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE classid = 'pg_extension'::regclass AND NOT granted)",
+    )?;
+    let error = db
+        .call("CALL safe_backfill('other', 'c', 1)")?
+        .failed_with("55P03")?;
+    ensure!(error.message.contains("dropping"), "{error}");
+    run.cancel()?;
+    run.end()?.failed_with("57014")?;
+    drop.end()?.succeeded()?;
     let kept = filled(&db)?;
-    ensure!((200..ROWS).contains(&kept), "{kept} rows are filled");
+    ensure!((200..=ROWS).contains(&kept), "{kept} rows are filled");
     db.execute("CREATE EXTENSION pg_safe_backfill")?;
     db.call("CALL safe_backfill('t', 'c', 7)")?.succeeded()?;
+    all_filled(&db)
+}
+
+/// What the catalogs have of the extension and of what it made: nothing but the table and its rows.
+#[test]
+fn dropping_the_extension_leaves_nothing() -> Result<()> {
+    const OBJECTS: &str = "
+        SELECT coalesce(string_agg(o.class || ' ' || o.name, ', ' ORDER BY 1), '') FROM (
+            SELECT 'relation' AS class, relname::text AS name FROM pg_class
+            UNION ALL SELECT 'routine', proname FROM pg_proc
+            UNION ALL SELECT 'type', typname FROM pg_type
+            UNION ALL SELECT 'constraint', conname FROM pg_constraint
+            UNION ALL SELECT 'trigger', tgname FROM pg_trigger
+            UNION ALL SELECT 'policy', polname FROM pg_policy
+            UNION ALL SELECT 'event trigger', evtname FROM pg_event_trigger
+            UNION ALL SELECT 'privileges', defaclobjtype::text FROM pg_default_acl
+            UNION ALL SELECT 'role', rolname FROM pg_roles) o
+        WHERE (o.class, o.name) NOT IN (SELECT b.class, b.name FROM before b)";
+    let db = Database::new()?;
+    db.execute(&format!(
+        "DROP EXTENSION pg_safe_backfill;
+         CREATE TABLE before (class text, name text);
+         CREATE TABLE t (id int PRIMARY KEY);
+         INSERT INTO t SELECT generate_series(1, {ROWS})"
+    ))?;
+    let before = OBJECTS.replace(
+        "coalesce(string_agg(o.class || ' ' || o.name, ', ' ORDER BY 1), '')",
+        "o.class, o.name",
+    );
+    db.execute(&format!("INSERT INTO before {before}"))?;
+    db.execute("CREATE EXTENSION pg_safe_backfill")?;
+    ensure!(db.value::<String>(OBJECTS)?.contains("safe_backfill"));
+    for call in [
+        "CALL safe_add_column('t', 'c', 'int')",
+        "CALL safe_backfill('t', 'c', 7, 100)",
+        "CALL safe_set_not_null('t', 'c')",
+    ] {
+        db.call(call)?.succeeded()?;
+    }
+    db.execute("DROP EXTENSION pg_safe_backfill")?;
+    let left: String = db.value(OBJECTS)?;
+    // From 18 on, NOT NULL is a constraint with a name.
+    ensure!(
+        ["", "constraint t_c_not_null"].contains(&left.as_str()),
+        "left: {left}"
+    );
     all_filled(&db)
 }
 
