@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use client_tests::{Database, Notice, Options, Server, Shutdown, saying};
 
 /// A table of about 5000 blocks, which are several windows.
-fn table(db: &Database) -> Result<()> {
+pub(crate) fn table(db: &Database) -> Result<()> {
     db.execute(
         "CREATE TABLE t (id int PRIMARY KEY, filler text, c int DEFAULT 0) WITH (autovacuum_enabled = off);
          ALTER TABLE t ALTER filler SET STORAGE plain;
@@ -16,7 +16,7 @@ fn table(db: &Database) -> Result<()> {
     db.execute("VACUUM t")
 }
 
-fn fill(db: &Database) -> Result<Vec<Notice>> {
+pub(crate) fn fill(db: &Database) -> Result<Vec<Notice>> {
     let notices = db.call("CALL safe_backfill('t', 'c', 1)")?.succeeded()?;
     assert_eq!(
         db.value::<i64>("SELECT count(*) FROM t WHERE c IS NULL")?,
@@ -30,7 +30,7 @@ fn fill(db: &Database) -> Result<Vec<Notice>> {
 }
 
 /// The only message about old row versions has `holder` in it, and a hint.
-fn names(notices: &[Notice], holder: &str) -> Result<()> {
+pub(crate) fn names(notices: &[Notice], holder: &str) -> Result<()> {
     let said = saying(notices, "dead row versions");
     ensure!(said.len() == 1, "{notices:#?}");
     ensure!(
@@ -217,7 +217,7 @@ fn large_table() -> Result<Database> {
 }
 
 /// Rows filled up to now, and how many of them by HOT updates.
-fn counts(db: &Database) -> Result<(f64, f64)> {
+pub(crate) fn counts(db: &Database) -> Result<(f64, f64)> {
     let count =
         |what: &str| db.value::<f64>(&format!("SELECT {what}::float8 FROM safe_backfill_part"));
     Ok((count("rows_filled")?, count("rows_hot")?))
@@ -255,7 +255,10 @@ fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
     let mut reading = first.transaction()?;
     reading.execute("INSERT INTO other VALUES (1)", &[])?;
     thread::sleep(Duration::from_millis(500));
-    let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
+    let run = db.start_after(
+        "SET safe_backfill.progress_interval = '1ms'",
+        "CALL safe_backfill('t', 'c', 1)",
+    )?;
     db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 20")?;
     db.execute("BEGIN; INSERT INTO other VALUES (2); PREPARE TRANSACTION 'the next one'")?;
     reading.commit()?;
@@ -270,7 +273,7 @@ fn whoever_holds_the_horizon_next_is_named_too() -> Result<()> {
 }
 
 /// A standby of `db` that sends feedback about so often, through a slot if it has the name of one.
-fn standby_with_feedback(db: &Database, interval: &str, slot: &str) -> Result<Server> {
+pub(crate) fn standby_with_feedback(db: &Database, interval: &str, slot: &str) -> Result<Server> {
     let options = Options::default()
         .set("hot_standby_feedback", "on")
         .set("wal_receiver_status_interval", interval)
