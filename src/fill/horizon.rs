@@ -103,11 +103,11 @@ impl Leaf<'_> {
 
     /// Lets others see that the run waits for the horizon, and for whom.
     fn note_horizon(&mut self) -> Result<(), Error> {
-        let (driver, owner) = (self.run.driver, self.run.job.owner());
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
         if driver.is_waiting(Reason::Horizon) {
             return Ok(());
         }
-        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
         let holder = holder.map(|holder| holder.description);
         driver.waits_for(&Wait::horizon(holder.as_deref()))
     }
@@ -115,8 +115,8 @@ impl Leaf<'_> {
     /// Says who keeps dead row versions alive, if somebody else did before. Whether it is a standby that may send its
     /// feedback soon; nothing is said then.
     fn name_holder(&mut self) -> Result<bool, Error> {
-        let (driver, owner) = (self.run.driver, self.run.job.owner());
-        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
         let Some(holder) = holder else {
             return Ok(false);
         };
