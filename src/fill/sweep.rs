@@ -11,7 +11,6 @@ use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::passes::InFlight;
 use crate::job::part::Position;
-use crate::messages::Reason;
 use crate::pg::{settings as server_settings, usage};
 use crate::run::throttle::Work;
 use crate::settings;
@@ -51,9 +50,7 @@ impl Leaf<'_> {
     fn next_window(&mut self) -> Result<Option<InFlight>, Halt> {
         while let Some(next) = self.next()? {
             if next != Next::Wait {
-                self.run
-                    .driver
-                    .has_waited(|reason| reason == Reason::Horizon)?;
+                self.has_waited_for_horizon()?;
             }
             let window = match next {
                 Next::Pass => self.sweeping.in_flight.pop_front(),
