@@ -1,11 +1,12 @@
 //! Who is named as the holder of the xmin horizon, when several hold it.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use client_tests::{Database, Options, PATIENCE, Shutdown, saying};
+use client_tests::{Database, Options, PATIENCE, Server, Shutdown, saying};
 
 use crate::horizon::{counts, fill, names, standby_with_feedback, table};
 
@@ -66,6 +67,65 @@ fn a_transaction_of_another_database_counts_where_a_standby_takes_it_over() -> R
     let notices = db.call_after(IMPATIENTLY, CALL)?.succeeded();
     session.batch_execute("ROLLBACK PREPARED 'elsewhere'")?;
     names(&notices?, "in database \"elsewhere\"")
+}
+
+#[test]
+fn a_standby_that_catches_up_is_a_standby() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    db.execute("SELECT pg_create_physical_replication_slot('late', true)")?;
+    let standby = standby_with_feedback(&db, "1h", "late")?;
+    standby.stop(Shutdown::Fast)?;
+    db.execute(
+        "CREATE TABLE other AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 200000) i",
+    )?;
+    standby.start_again()?;
+    db.wait_until("SELECT state = 'catchup' AND replay_lsn IS NOT NULL FROM pg_stat_replication")?;
+    let receiver: i32 = standby
+        .connect()?
+        .query_one("SELECT pid FROM pg_stat_wal_receiver", &[])?
+        .get(0);
+    signal("-STOP", receiver)?;
+    let notices = db.call_after(
+        "SET safe_backfill.horizon_patience = 0; SET safe_backfill.max_replica_lag = 0",
+        CALL,
+    );
+    signal("-CONT", receiver)?;
+    names(&notices?.succeeded()?, "standby \"")
+}
+
+fn signal(signal: &str, pid: i32) -> Result<()> {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status()?;
+    ensure!(sent.success(), "no signal was sent to process {pid}");
+    Ok(())
+}
+
+#[test]
+fn a_standby_with_the_name_of_another_one_is_named_too() -> Result<()> {
+    let db = Database::alone(Options::default())?;
+    table(&db)?;
+    let first = standby_with_feedback(&db, "1h", "")?;
+    db.execute("CREATE TABLE other AS SELECT 1 AS id")?;
+    let _second = Server::standby_of(
+        db.server(),
+        Options::default()
+            .set("hot_standby_feedback", "on")
+            .set("wal_receiver_status_interval", "1h"),
+    )?;
+    db.wait_until("SELECT count(backend_xmin) = 2 FROM pg_stat_replication")?;
+    let run = db.start_after(
+        "SET safe_backfill.horizon_patience = 0; SET safe_backfill.progress_interval = '1ms';
+         SET safe_backfill.max_replica_lag = 0; SET safe_backfill.pause = '50ms'",
+        "CALL safe_backfill('t', 'c', 1, 500)",
+    )?;
+    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 10")?;
+    first.stop(Shutdown::Immediate)?;
+    let notices = run.end()?.succeeded()?;
+    let said = saying(&notices, "dead row versions");
+    ensure!(said.len() == 2, "{notices:#?}");
+    Ok(())
 }
 
 #[test]
