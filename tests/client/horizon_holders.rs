@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use client_tests::{Database, Options, PATIENCE, Server, Shutdown, saying};
+use client_tests::{Database, Options, PATIENCE, Shutdown, saying};
 
 use crate::horizon::{counts, fill, names, standby_with_feedback, table};
 
@@ -99,32 +99,6 @@ fn signal(signal: &str, pid: i32) -> Result<()> {
         .args([signal, &pid.to_string()])
         .status()?;
     ensure!(sent.success(), "no signal was sent to process {pid}");
-    Ok(())
-}
-
-#[test]
-fn a_standby_with_the_name_of_another_one_is_named_too() -> Result<()> {
-    let db = Database::alone(Options::default())?;
-    table(&db)?;
-    let first = standby_with_feedback(&db, "1h", "")?;
-    db.execute("CREATE TABLE other AS SELECT 1 AS id")?;
-    let _second = Server::standby_of(
-        db.server(),
-        Options::default()
-            .set("hot_standby_feedback", "on")
-            .set("wal_receiver_status_interval", "1h"),
-    )?;
-    db.wait_until("SELECT count(backend_xmin) = 2 FROM pg_stat_replication")?;
-    let run = db.start_after(
-        "SET safe_backfill.horizon_patience = 0; SET safe_backfill.progress_interval = '1ms';
-         SET safe_backfill.max_replica_lag = 0; SET safe_backfill.pause = '50ms'",
-        "CALL safe_backfill('t', 'c', 1, 500)",
-    )?;
-    db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 10")?;
-    first.stop(Shutdown::Immediate)?;
-    let notices = run.end()?.succeeded()?;
-    let said = saying(&notices, "dead row versions");
-    ensure!(said.len() == 2, "{notices:#?}");
     Ok(())
 }
 
