@@ -313,6 +313,9 @@ pub fn hint_on_holder(kind: &str, name: Option<&str>) -> String {
         "slot" => format!(
             "Start its consumer.  If there is none any more, run SELECT pg_drop_replication_slot({name});"
         ),
+        "active slot" => format!(
+            "Have its consumer confirm what it has received.  If it is not needed, drop the slot {name}."
+        ),
         "setting" => "Set it to 0 while the backfill runs.".into(),
         _ => "End that transaction.  Otherwise the backfill continues, but its updates will not be HOT."
             .into(),

@@ -22,16 +22,17 @@ pub struct Holder {
     pub identity: String,
 }
 
-/// Who holds the xmin horizon back, if anybody does.
+/// Who holds the xmin horizon of `table` back, if anybody does.
 ///
 /// Runs with the rights of `role`, the extension's owner: PostgreSQL shows other roles only their own snapshots.
-pub fn of_horizon(tx: &Tx, role: pg_sys::Oid) -> Option<Holder> {
-    all_of_horizon(tx, role, 1).pop()
+pub fn of_horizon(tx: &Tx, role: pg_sys::Oid, table: pg_sys::Oid) -> Option<Holder> {
+    all_of_horizon(tx, role, &[table], 1).pop()
 }
 
-/// At most so many of those who hold the xmin horizon back, the oldest first; otherwise as [`of_horizon`].
-pub fn all_of_horizon(tx: &Tx, role: pg_sys::Oid, most: i64) -> Vec<Holder> {
-    let rows = acting_as(tx, role, || tx.execute(HORIZON, &[&most]));
+/// At most so many of those who hold the xmin horizon of one of these tables back, the oldest first; otherwise as
+/// [`of_horizon`].
+pub fn all_of_horizon(tx: &Tx, role: pg_sys::Oid, tables: &[pg_sys::Oid], most: i64) -> Vec<Holder> {
+    let rows = acting_as(tx, role, || tx.execute(HORIZON, &[&tables.to_vec(), &most]));
     rows.iter().filter_map(|row| Holder::of(&row)).collect()
 }
 
@@ -46,7 +47,6 @@ impl Holder {
             is_lasting: !is_standby && row.get(4).unwrap_or(true),
             identity: format!("{kind} {}", name.unwrap_or_default()),
         })
-    }
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
@@ -95,44 +95,77 @@ const TABLES: &str = "
              OR $2 AND l.mode = 'AccessExclusiveLock' AND l.relation >= 16384)
         ORDER BY began LIMIT 5) holder";
 
-/// Everything that `ComputeXidHorizons` looks at, oldest first; short transactions only delay pruning. Transactions of other
-/// databases do not count for a table of this one. A standby has its horizon in its slot if it has one, and otherwise in the
+/// Everything that `ComputeXidHorizons` looks at, the oldest first. Of several that are as old, the one that the others depend
+/// on is first: a transaction before the snapshots that see it as running, and these before standbys.
+///
+/// Short transactions only delay pruning. The snapshots of other databases do not count, nor do their transactions by
+/// themselves; but whoever takes one as running goes back to it. VACUUM and logical decoding do not count. The `catalog_xmin`
+/// of a slot counts for catalog tables only. A standby has its horizon in its slot if it has one, and otherwise in the
 /// process that sends it WAL.
 const HORIZON: &str = "
+    WITH session AS (
+        SELECT a.*, r.state AS replication, r.replay_lsn, coalesce(a.datname = current_database(), true) AS counts,
+               CASE WHEN a.datname <> current_database() THEN format(', database \"%s\"', a.datname) END AS elsewhere
+        FROM pg_stat_activity a LEFT JOIN pg_stat_replication r USING (pid)
+        WHERE a.pid <> pg_backend_pid() AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
+        AND (r.state IN ('catchup', 'streaming') AND a.datname IS NOT NULL) IS NOT TRUE
+    ), slot AS (
+        SELECT s.slot_name, s.slot_type, s.active, s.active_pid, x.xmin AS horizon
+        FROM pg_replication_slots s
+        CROSS JOIN LATERAL (
+            SELECT s.xmin
+            UNION ALL
+            SELECT s.catalog_xmin FROM pg_class c, pg_options_to_table(c.reloptions) o
+            WHERE c.oid = ANY ($1) AND o.option_name = 'user_catalog_table' AND o.option_value::boolean
+            AND current_setting('wal_level') = 'logical') x
+        WHERE x.xmin IS NOT NULL AND s.wal_status IS DISTINCT FROM 'lost'
+    ), snapshot AS (
+        SELECT backend_xmin AS xmin FROM session WHERE counts
+        UNION ALL
+        SELECT horizon FROM slot
+    )
     SELECT description, kind, name, lasting FROM (
-        SELECT greatest(age(backend_xmin), age(backend_xid)) AS age,
-               format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago', pid,
-                      application_name, usename, date_trunc('second', clock_timestamp() - xact_start)) AS description,
+        SELECT age(x.id) AS age, CASE WHEN counts THEN x.rank ELSE 3 END AS rank,
+               format('process %s (application \"%s\", user \"%s\"%s), whose transaction began %s ago', pid,
+                      application_name, usename, elsewhere,
+                      date_trunc('second', clock_timestamp() - xact_start)) AS description,
                'session' AS kind, format('%s %s', pid, xact_start) AS name,
                clock_timestamp() - xact_start > interval '1 second' AS lasting
-        FROM pg_stat_activity
-        WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-        AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
-        AND backend_type <> 'walsender'
-        AND datname = current_database() AND clock_timestamp() - xact_start > interval '200 milliseconds'
+        FROM session CROSS JOIN LATERAL (
+            SELECT v.rank, v.id FROM (VALUES (1, backend_xid), (2, backend_xmin)) v (rank, id)
+            WHERE v.id IS NOT NULL AND (counts OR v.rank = 1 AND v.id IN (SELECT xmin FROM snapshot))
+            ORDER BY age(v.id) DESC, v.rank LIMIT 1) x
+        WHERE backend_type <> 'walsender' AND clock_timestamp() - xact_start > interval '200 milliseconds'
         UNION ALL
-        SELECT age(x.xmin),
-               CASE WHEN r.state = 'streaming' AND r.replay_lsn IS NOT NULL
+        SELECT age(transaction), CASE database WHEN current_database() THEN 1 ELSE 3 END,
+               format('prepared transaction \"%s\" of %s%s', gid, prepared,
+                      CASE WHEN database <> current_database() THEN format(' in database \"%s\"', database) END),
+               'prepared transaction', gid, NULL
+        FROM pg_prepared_xacts
+        WHERE database = current_database() OR transaction IN (SELECT xmin FROM snapshot)
+        UNION ALL
+        SELECT age(horizon), 4,
+               format('replication slot \"%s\"%s', slot_name, CASE WHEN NOT active THEN ', which nobody reads' END),
+               CASE WHEN active THEN 'active slot' ELSE 'slot' END, slot_name::text, NULL
+        FROM slot WHERE slot_type = 'logical' OR NOT active
+        UNION ALL
+        SELECT age(x.xmin), 5,
+               CASE WHEN is_standby
                     THEN format('standby \"%s\" (process %s), which sends feedback and has %s of WAL to replay',
-                                r.application_name, r.pid,
-                                pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)))
-                    ELSE format('replication client \"%s\" (process %s)', r.application_name, r.pid) END,
-               CASE WHEN r.state = 'streaming' AND r.replay_lsn IS NOT NULL THEN 'standby' ELSE 'client' END,
-               r.application_name, NULL
-        FROM pg_stat_replication r
-        LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
-        CROSS JOIN LATERAL (VALUES (r.backend_xmin), (s.xmin)) x (xmin)
-        WHERE x.xmin IS NOT NULL
+                                application_name, pid,
+                                pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)))
+                    ELSE format('replication client \"%s\" (process %s)', application_name, pid) END,
+               CASE WHEN is_standby THEN 'standby' ELSE 'client' END,
+               coalesce(slot_name, pid::text), NULL
+        FROM session
+        LEFT JOIN slot ON active_pid = pid AND slot_type = 'physical'
+        CROSS JOIN LATERAL (VALUES (CASE WHEN counts THEN backend_xmin END), (horizon)) x (xmin)
+        CROSS JOIN LATERAL (SELECT coalesce(replication IN ('catchup', 'streaming'), false) AND replay_lsn IS NOT NULL) y (is_standby)
+        WHERE x.xmin IS NOT NULL AND backend_type = 'walsender'
         UNION ALL
-        SELECT age(xmin), format('replication slot \"%s\", which nobody reads', slot_name), 'slot', slot_name::text, NULL
-        FROM pg_replication_slots WHERE xmin IS NOT NULL AND NOT active
-        UNION ALL
-        SELECT age(transaction), format('prepared transaction \"%s\" of %s', gid, prepared), 'prepared transaction', gid, NULL
-        FROM pg_prepared_xacts WHERE database = current_database()
-        UNION ALL
-        SELECT setting::integer, format('the setting \"%s\", which is %s transactions', name, setting), 'setting', name, NULL
+        SELECT setting::integer, 6, format('the setting \"%s\", which is %s transactions', name, setting), 'setting', name, NULL
         FROM pg_settings WHERE name = 'vacuum_defer_cleanup_age' AND setting <> '0') holder
-    ORDER BY age DESC LIMIT $1";
+    ORDER BY age DESC, rank LIMIT $2";
 
 /// Transactions that have locked the table and have written something: each holds the lock on its own transaction ID. One of
 /// them may hold the rows.

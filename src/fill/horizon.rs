@@ -18,7 +18,7 @@ const SHORTEST_NAP: Duration = Duration::from_millis(2);
 const LONGEST_NAP: Duration = Duration::from_millis(50);
 /// A standby that sends feedback is expected to do so this often, before it is known how often it does.
 const FEEDBACK: Duration = Duration::from_secs(1);
-/// A wait is told when the horizon is later than this.
+/// A wait is told when it takes longer than this, and again as often: somebody else may hold the horizon then.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// How long it waits for an ANALYZE of the table, whose snapshot holds the horizon.
 ///
@@ -51,12 +51,20 @@ impl Leaf<'_> {
         else {
             return Ok(());
         };
-        if age >= WORTH_TELLING {
+        let since = *self.sweeping.waits_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= WORTH_TELLING {
             self.note_horizon()?;
         }
         self.store_if_due()?;
         usage::sleep((age / NAPS_PER_AGE).clamp(SHORTEST_NAP, LONGEST_NAP));
         Ok(())
+    }
+
+    /// Lets others see that the run does not wait for the horizon any more.
+    pub(super) fn has_waited_for_horizon(&mut self) -> Result<(), Error> {
+        self.sweeping.waits_since = None;
+        let driver = self.run.driver;
+        driver.has_waited(|reason| reason == Reason::Horizon)
     }
 
     /// Waits for the horizon while an ANALYZE of the table is under way. Returns whether the next window is due then;
@@ -105,11 +113,12 @@ impl Leaf<'_> {
 
     /// Lets others see that the run waits for the horizon, and for whom.
     fn note_horizon(&mut self) -> Result<(), Error> {
-        let (driver, owner) = (self.run.driver, self.run.job.owner());
-        if driver.is_waiting(Reason::Horizon) {
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        if driver.has_told(Reason::Horizon, WORTH_TELLING) {
             return Ok(());
         }
-        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        let holder =
+            driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
         let holder = holder.map(|holder| holder.description);
         driver.waits_for(&Wait::horizon(holder.as_deref()))
     }
@@ -117,8 +126,9 @@ impl Leaf<'_> {
     /// Says who keeps dead row versions alive, if somebody else did before. Whether it is a standby that may send its
     /// feedback soon; nothing is said then.
     fn name_holder(&mut self) -> Result<bool, Error> {
-        let (driver, owner) = (self.run.driver, self.run.job.owner());
-        let holder = driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner)))?;
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        let holder =
+            driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
         let Some(holder) = holder else {
             return Ok(false);
         };

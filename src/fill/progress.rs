@@ -26,8 +26,8 @@ pub struct Report {
     paused: Duration,
     /// What is done with it.
     activity: Activity,
-    /// Who was last named as the holder of the horizon.
-    holder: Option<String>,
+    /// Who was last named as the holder of the horizon, and when.
+    holder: Option<(String, Instant)>,
     /// How many of the rows lacked the column.
     pub survey: Survey,
     /// Another process says how far the run has come.
@@ -103,10 +103,15 @@ impl Report {
         self.leaf.time_left(self.leaf_since.elapsed())
     }
 
-    /// Tells the user who keeps dead row versions alive, and what to do about it, unless that is known.
+    /// Tells the user who keeps dead row versions alive, and what to do about it, unless that is known. Another one is
+    /// named as often as progress is told.
     pub fn name_holder(&mut self, holder: &Holder) {
-        if !self.is_silent && self.holder.as_ref() != Some(&holder.identity) {
-            self.holder = Some(holder.identity.clone());
+        let is_due = self.holder.as_ref().is_none_or(|(named, at)| {
+            let interval = settings::progress_interval();
+            *named != holder.identity && interval.is_some_and(|interval| at.elapsed() >= interval)
+        });
+        if !self.is_silent && is_due {
+            self.holder = Some((holder.identity.clone(), Instant::now()));
             messages::say_horizon_holder(&self.table, &holder.description, &holder.hint);
         }
     }

@@ -37,6 +37,8 @@ pub struct Sweeping {
     /// The windows that are being swept, in the order in which their next passes are due.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) flight: Flight,
+    /// Since when it waits for the horizon, if it does.
+    pub(super) waits_since: Option<Instant>,
     /// The process whose ANALYZE of the table was waited for in vain.
     pub(super) slow_analyze: Option<i32>,
     pub(super) recycling: Recycling,
@@ -64,6 +66,7 @@ impl Sweeping {
             passed: 0,
             in_flight: VecDeque::new(),
             flight: Flight::new(most_in_flight(of)),
+            waits_since: None,
             slow_analyze: None,
             recycling: Recycling::default(),
             refusing: false,

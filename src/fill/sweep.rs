@@ -12,7 +12,6 @@ use crate::fill::batch::{self, Filled, Limits};
 use crate::fill::leaf::{Halt, Leaf};
 use crate::fill::passes::InFlight;
 use crate::job::part::Position;
-use crate::messages::Reason;
 use crate::pg::{settings as server_settings, usage};
 use crate::run::throttle::Work;
 use crate::settings;
@@ -55,9 +54,7 @@ impl Leaf<'_> {
                 self.wait_for_horizon()?;
                 continue;
             }
-            self.run
-                .driver
-                .has_waited(|reason| reason == Reason::Horizon)?;
+            self.has_waited_for_horizon()?;
             let sweep = self.heed_hazards()?;
             let window = match next {
                 Next::Wait => None,

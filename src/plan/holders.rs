@@ -40,5 +40,5 @@ pub fn findings(tx: &Tx, proven: &Proven) -> Vec<Finding> {
 }
 
 fn of(tx: &Tx, proven: &Proven) -> Vec<Holder> {
-    holders::all_of_horizon(tx, proven.home.owner, MOST)
+    holders::all_of_horizon(tx, proven.home.owner, &proven.target.leaves, MOST)
 }

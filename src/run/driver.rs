@@ -34,6 +34,8 @@ pub struct Driver {
     reported_at: Cell<Instant>,
     /// What the run waits for, and since when.
     waits: RefCell<Option<(Wait, Instant)>>,
+    /// When that was last told.
+    noted_at: Cell<Instant>,
     /// The reasons that the user was told of.
     told: RefCell<HashSet<Reason>>,
     /// What the run does could not be told.
@@ -70,6 +72,7 @@ impl Driver {
             unconfirmed: Cell::new(None),
             reported_at: Cell::new(Instant::now()),
             waits: RefCell::default(),
+            noted_at: Cell::new(Instant::now()),
             told: RefCell::default(),
             is_unnoted: Cell::new(false),
             paused: Cell::default(),
@@ -263,18 +266,20 @@ impl Driver {
         let same = before.filter(|(before, _)| before.reason == wait.reason);
         let since = same.map_or_else(Instant::now, |(_, since)| since);
         self.waits.replace(Some((wait.clone(), since)));
+        self.noted_at.set(Instant::now());
         if self.told.borrow_mut().insert(wait.reason) && self.tells() {
             messages::say_waiting(wait);
         }
         self.note_waiting()
     }
 
-    /// Whether others see that the run waits for this reason.
-    pub fn is_waiting(&self, reason: Reason) -> bool {
+    /// Whether others see that the run waits for this reason, as it was not longer ago than `age`.
+    pub fn has_told(&self, reason: Reason, age: Duration) -> bool {
         let waits = self.waits.borrow();
-        waits
+        let is_told = waits
             .as_ref()
-            .is_some_and(|(wait, _)| wait.reason == reason)
+            .is_some_and(|(wait, _)| wait.reason == reason);
+        is_told && self.noted_at.get().elapsed() < age
     }
 
     /// Lets others see that the run works again, if they saw that it waits for such a reason.

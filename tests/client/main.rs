@@ -11,6 +11,7 @@ mod failures;
 mod figures;
 mod growth;
 mod horizon;
+mod horizon_holders;
 mod hostile;
 mod inputs;
 mod instant;
