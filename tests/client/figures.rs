@@ -12,7 +12,8 @@ const UNITS: [&str; 13] = [
     "ms", "s", "%", "kB", "MB", "GB", "TB", "rows/s", "times", "x", "×", "minutes", "hours",
 ];
 /// Numbers with a unit that nobody measured.
-const GIVEN: [(&str, &str); 6] = [
+const GIVEN: [(&str, &str); 7] = [
+    (env!("CARGO_PKG_VERSION"), "the version"),
     ("1 TB", "the size that docs/operating.md reckons with"),
     ("8 %", "8 bytes for 'active', on a row of about 100"),
     ("1 GB", "shared_buffers of make bench"),
