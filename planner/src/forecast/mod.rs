@@ -8,6 +8,7 @@ mod clock;
 mod deletion;
 mod heap;
 mod index;
+mod leaf;
 mod sweep;
 mod wal;
 
