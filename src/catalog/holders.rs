@@ -47,6 +47,7 @@ impl Holder {
             is_lasting: !is_standby && row.get(4).unwrap_or(true),
             identity: format!("{kind} {}", name.unwrap_or_default()),
         })
+    }
 }
 
 /// Who holds locks on rows of `table`, the oldest transactions first: sessions and prepared transactions.
