@@ -31,7 +31,12 @@ pub fn of_horizon(tx: &Tx, role: pg_sys::Oid, table: pg_sys::Oid) -> Option<Hold
 
 /// At most so many of those who hold the xmin horizon of one of these tables back, the oldest first; otherwise as
 /// [`of_horizon`].
-pub fn all_of_horizon(tx: &Tx, role: pg_sys::Oid, tables: &[pg_sys::Oid], most: i64) -> Vec<Holder> {
+pub fn all_of_horizon(
+    tx: &Tx,
+    role: pg_sys::Oid,
+    tables: &[pg_sys::Oid],
+    most: i64,
+) -> Vec<Holder> {
     let rows = acting_as(tx, role, || tx.execute(HORIZON, &[&tables.to_vec(), &most]));
     rows.iter().filter_map(|row| Holder::of(&row)).collect()
 }
