@@ -317,6 +317,19 @@ LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'safe_backfill_
 CREATE FUNCTION @extschema@.safe_backfill_pause(job_id pg_catalog.int8) RETURNS pg_catalog.bool
 LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'safe_backfill_pause_wrapper';
 
+CREATE FUNCTION @extschema@.safe_backfill_plan(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.text DEFAULT NULL,
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL,
+    expression pg_catalog.text DEFAULT NULL)
+RETURNS TABLE (topic pg_catalog.text, verdict pg_catalog.text, finding pg_catalog.text, advice pg_catalog.text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20 COST 1000000 AS 'MODULE_PATHNAME', 'safe_backfill_plan_text_wrapper';
+
+CREATE FUNCTION @extschema@.safe_backfill_plan(
+    table_name pg_catalog.regclass, column_name pg_catalog.name, value pg_catalog.anyelement,
+    batch_size pg_catalog.int4 DEFAULT 10000, filter pg_catalog.text DEFAULT NULL)
+RETURNS TABLE (topic pg_catalog.text, verdict pg_catalog.text, finding pg_catalog.text, advice pg_catalog.text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20 COST 1000000 AS 'MODULE_PATHNAME', 'safe_backfill_plan_value_wrapper';
+
 CREATE FUNCTION @extschema@.safe_backfill_resume(job_id pg_catalog.int8) RETURNS pg_catalog.bool
 LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'safe_backfill_resume_wrapper';
 
@@ -380,6 +393,13 @@ COMMENT ON PROCEDURE @extschema@.safe_backfill(
 COMMENT ON PROCEDURE @extschema@.safe_backfill_using(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.int4) IS
 'Fills the NULLs of a column with an SQL expression over the row, in batches that are committed one by one. Rows for which it yields NULL are counted and left. batch_size: rows, 1 to 1000000. filter: SQL condition over the row, NULL for every row. workers: processes that fill the table, 1 to 64; all but one are background workers. Call it outside a transaction block. The same CALL resumes an interrupted one.';
+
+COMMENT ON FUNCTION @extschema@.safe_backfill_plan(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+'Tells what a backfill would do and cost, from at most 2048 blocks of the table and as many of its indexes; writes nothing, and works on a standby. value: read as a literal of the column''s type, NULL if it is not known. batch_size, filter: as of safe_backfill. expression: as of safe_backfill_using, instead of a value. Returns a row for each finding; verdict: ok, note, warning, or blocker where the backfill would be refused or fail.';
+COMMENT ON FUNCTION @extschema@.safe_backfill_plan(
+    pg_catalog.regclass, pg_catalog.name, pg_catalog.anyelement, pg_catalog.int4, pg_catalog.text) IS
+'Tells what a backfill would do and cost, from at most 2048 blocks of the table and as many of its indexes; writes nothing, and works on a standby. value: converted to the column''s type by assignment. batch_size, filter: as of safe_backfill. Returns a row for each finding; verdict: ok, note, warning, or blocker where the backfill would be refused or fail.';
 
 COMMENT ON FUNCTION @extschema@.safe_backfill_start(
     pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
