@@ -22,6 +22,8 @@ pub struct Looked {
     pub sampled: Sampled,
     /// Offsets of rows to be filled that were written before the column was added.
     pub lacking: Vec<u16>,
+    /// Rows that are NULL, whether they are to be filled or not.
+    pub nulls: usize,
 }
 
 impl Table<'_> {
@@ -85,6 +87,7 @@ impl RawPage {
                 let mask = u32::from((*row).t_infomask);
                 toasted += usize::from(mask & pg_sys::HEAP_HASEXTERNAL != 0);
                 if is_null(row, column) {
+                    looked.nulls += 1;
                     sampled.page.rows.push(growth.row(offset, length as usize));
                     if lacks(row, column) {
                         looked.lacking.push(offset);

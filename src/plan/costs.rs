@@ -46,10 +46,14 @@ struct Costs {
 /// Those of [`sample::take`].
 pub fn find(tx: &Tx, proven: &Proven) -> Result<Vec<Finding>, Error> {
     let costs = Costs::reckon(tx, proven)?;
-    let mut findings = vec![
-        costs.rows(),
-        instant::finding(tx, proven, costs.sample.due, costs.sample.lacking),
-    ];
+    let mut findings = vec![costs.rows()];
+    findings.extend(costs.left());
+    findings.push(instant::finding(
+        tx,
+        proven,
+        costs.sample.due,
+        costs.sample.lacking,
+    ));
     if costs.sample.due.rows > 0.0 {
         findings.extend([
             costs.hot(proven),
@@ -149,6 +153,7 @@ impl Costs {
                 ),
                 "Ask on the primary server.",
             ),
+            () if sample.left.rows > 0.0 => Finding::note(TOPIC, finding),
             () if sample.due.rows == 0.0 && sample.due.bound == 0.0 => Finding::of(
                 Verdict::Ok,
                 TOPIC,
@@ -163,6 +168,22 @@ impl Costs {
             ),
             () => Finding::note(TOPIC, finding),
         }
+    }
+
+    /// Rows that are NULL before and after.
+    fn left(&self) -> Option<Finding> {
+        let left = self.sample.left;
+        (left.rows > 0.0).then(|| {
+            Finding::of(
+                Verdict::Warning,
+                "rows left NULL",
+                format!(
+                    "{} that the filter or the expression leaves NULL",
+                    approximately(left)
+                ),
+                "Fill them by another backfill before safe_set_not_null, which would fail.",
+            )
+        })
     }
 
     fn hot(&self, proven: &Proven) -> Finding {

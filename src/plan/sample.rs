@@ -58,6 +58,8 @@ pub struct Sample {
     pub due: Estimate,
     /// Those of them that were written before the column was added.
     pub lacking: Estimate,
+    /// Rows that are NULL and that the filter or the expression leaves so.
+    pub left: Estimate,
     /// All rows.
     pub live: Estimate,
     /// Neither the filter nor the expression was tried.
@@ -217,11 +219,12 @@ impl<'a> Reader<'a> {
 
     fn sample(self, blocks: u64) -> Sample {
         const MOST_ROWS: f64 = 291.0;
-        let (mut due, mut lacking, mut live) =
-            (Tally::default(), Tally::default(), Tally::default());
+        let (mut due, mut lacking) = (Tally::default(), Tally::default());
+        let (mut left, mut live) = (Tally::default(), Tally::default());
         for page in self.looked.values().flat_map(BTreeMap::values) {
             due.add(page.sampled.page.rows.len());
             lacking.add(page.lacking.len());
+            left.add(page.nulls.saturating_sub(page.sampled.page.rows.len()));
             live.add(page.sampled.live);
         }
         let read = due.blocks();
@@ -249,6 +252,7 @@ impl<'a> Reader<'a> {
             read,
             due: due.of_all(blocks, most),
             lacking: lacking.of_all(blocks, most),
+            left: left.of_all(blocks, most),
             live,
             is_unfiltered,
             growth: self.growth,

@@ -476,6 +476,26 @@ fn who_holds_the_horizon_is_named_and_what_it_costs() -> Result<()> {
 }
 
 #[test]
+fn rows_that_stay_null_are_not_taken_for_filled_ones() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(TABLE)?;
+    for arguments in [
+        "'t', 'c', 1, filter => 'id < 0'",
+        "'t', 'c', expression => 'nullif(id, id)'",
+    ] {
+        let plan = plan(&db, arguments)?;
+        let rows = plan.finding("rows to fill", "note")?;
+        ensure!(rows.starts_with("0 rows of 20000"), "{rows}");
+        ensure!(!rows.contains("no backfill is needed"), "{rows}");
+        plan.says("rows left NULL", "warning", "18000 rows that the filter")?;
+    }
+    let some = plan(&db, "'t', 'c', 1, filter => 'id % 2 = 0'")?;
+    some.says("rows left NULL", "warning", "9000 rows that the filter")?;
+    assert_eq!(plan(&db, "'t', 'c', 1")?.about("rows left NULL").len(), 0);
+    Ok(())
+}
+
+#[test]
 fn a_backfill_that_is_not_needed_is_said_to_be_so() -> Result<()> {
     let db = Database::new()?;
     db.execute("CREATE TABLE t (id int, c int); CREATE TABLE n (c int NOT NULL)")?;

@@ -80,6 +80,8 @@ pub(super) struct Grown<'a> {
     keys: u64,
     /// Rows before the first of each page.
     before: Vec<u64>,
+    /// Rows of all pages.
+    rows: u64,
     leaves: Vec<Acted>,
     /// How many of them there were.
     sampled: usize,
@@ -91,12 +93,13 @@ pub(super) struct Grown<'a> {
 
 impl<'a> Grown<'a> {
     pub fn new(index: &'a Index, survey: &Survey) -> Self {
-        let mut sum = 0;
+        let mut rows = 0;
         let before = survey.pages.iter().map(|page| {
-            let before = sum;
-            sum += page.live as u64;
+            let before = rows;
+            rows += page.live as u64;
             before
         });
+        let before = before.collect();
         let scale = f64::from(survey.blocks) / survey.pages.len().max(1) as f64;
         let keys = match index.order {
             Order::Keys(keys) => keys as f64 / scale,
@@ -105,7 +108,8 @@ impl<'a> Grown<'a> {
         let mut grown = Grown {
             index,
             keys: keys.round().max(1.0) as u64,
-            before: before.collect(),
+            before,
+            rows,
             leaves: vec![],
             sampled: 0,
             dying: vec![],
@@ -333,8 +337,7 @@ impl<'a> Grown<'a> {
         match &self.index.kind {
             Kind::Summary => 0.0,
             Kind::Other => {
-                let rows = self.before.last().map_or(1.0, |&rows| rows.max(1) as f64);
-                let added = self.added as f64 / (rows * self.index.share).max(1.0);
+                let added = self.added as f64 / (self.rows as f64 * self.index.share).max(1.0);
                 self.index.bytes * added
             }
             Kind::BTree { pages, empty, .. } => {

@@ -134,6 +134,23 @@ fn indexes_double_where_every_row_moves() {
     assert!(forecast.index_bytes[1] > 0.0);
 }
 
+/// Of another kind, it grows by the part of the rows that move, also if there is but one page.
+#[test]
+fn another_kind_grows_like_its_entries() {
+    for count in [1, 2, 50] {
+        let mut survey = survey(vec![page(60, 60, 100); count], 1);
+        survey.allows_hot = false;
+        survey.indexes = vec![Index {
+            kind: Kind::Other,
+            ..btree(0)
+        }];
+        let before = survey.indexes[0].bytes;
+        let forecast = Forecast::of(&survey);
+        let grown = forecast.index_bytes[0] / before;
+        assert!((0.99..=1.01).contains(&grown), "{count} pages: {grown}");
+    }
+}
+
 #[test]
 fn an_index_that_summarizes_does_not_grow() {
     let mut survey = survey(full(), 1);
