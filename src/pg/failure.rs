@@ -60,6 +60,13 @@ impl Failure {
         self.sqlstate.starts_with("57")
     }
 
+    /// Whether it comes from the state of the server at the moment, and not from what was asked for: locks and deadlocks, lack
+    /// of resources, interventions.
+    pub fn is_passing(&self) -> bool {
+        let classes = ["40", "53", "57", "58"];
+        self.sqlstate == "55P03" || classes.iter().any(|class| self.sqlstate.starts_with(class))
+    }
+
     /// The code of its SQLSTATE.
     pub fn code(&self) -> PgSqlErrorCode {
         // As MAKE_SQLSTATE in PostgreSQL's `elog.h`: six bits for each character.

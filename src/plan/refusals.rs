@@ -11,7 +11,7 @@ use crate::fill::value::Value;
 use crate::job::home::Home;
 use crate::pg::failure::Failure;
 use crate::pg::server;
-use crate::pg::tx::Tx;
+use crate::pg::tx::{Attempt, Tx};
 use crate::plan::Question;
 use crate::plan::finding::{Finding, Verdict};
 use crate::run::driver::require_writable;
@@ -68,25 +68,25 @@ pub fn prove(tx: &Tx, question: &Question<'_>) -> Result<(Option<Proven>, Vec<Fi
             pid: Some(pid),
         }));
     }
-    let value = match prove_value(tx, question, &target) {
-        Ok(value) => value,
-        Err(failure) => {
+    let value = match tx.attempt(|| prove_value(tx, question, &target)) {
+        Attempt::Done(Ok(value)) => {
+            if findings
+                .iter()
+                .all(|finding| finding.verdict < Verdict::Blocker)
+            {
+                findings.push(not_refused(value.as_ref()));
+            }
+            value
+        }
+        Attempt::Done(Err(failure)) => {
             findings.push(of_failure(failure));
             return Ok((None, findings));
         }
+        Attempt::Locked(message) => {
+            findings.push(untried(tx, &target, &message));
+            None
+        }
     };
-    if findings
-        .iter()
-        .all(|finding| finding.verdict < Verdict::Blocker)
-    {
-        findings.push(Finding::ok(
-            TOPIC,
-            match value {
-                Some(ref value) if !value.is_unknown() => "would not be refused",
-                _ => "would not be refused; no value was given to be tried",
-            },
-        ));
-    }
     let proven = Proven {
         target,
         value,
@@ -94,6 +94,31 @@ pub fn prove(tx: &Tx, question: &Question<'_>) -> Result<(Option<Proven>, Vec<Fi
         home,
     };
     Ok((Some(proven), findings))
+}
+
+fn not_refused(value: Option<&Value>) -> Finding {
+    Finding::ok(
+        TOPIC,
+        match value {
+            Some(value) if !value.is_unknown() => "would not be refused",
+            _ => "would not be refused; no value was given to be tried",
+        },
+    )
+}
+
+fn untried(tx: &Tx, target: &Target, message: &str) -> Finding {
+    let holders = holders::of_tables(tx, &target.leaves, true);
+    Finding::of(
+        Verdict::Warning,
+        TOPIC,
+        match holders {
+            Some(holders) => {
+                format!("the value could not be tried: {message}; the table is locked by {holders}")
+            }
+            None => format!("the value could not be tried: {message}"),
+        },
+        "Ask again when nobody has it locked; a backfill would wait for that, too.",
+    )
 }
 
 /// Reads the value, and has PostgreSQL parse the UPDATE with it.
@@ -104,7 +129,7 @@ fn prove_value(
 ) -> Result<Option<Value>, Failure> {
     let refusal = RefCell::new(None);
     let attempted = tx.attempt_if(
-        |failure| !failure.is_intervention(),
+        |failure| !failure.is_passing(),
         || {
             let value = (question.value)(tx, target);
             let value = value.inspect_err(|error| *refusal.borrow_mut() = Some(error.as_failure()));

@@ -165,6 +165,27 @@ fn what_is_foreseen_then_happens() -> Result<()> {
 }
 
 #[test]
+fn a_lock_of_somebody_else_is_no_refusal() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(TABLE)?;
+    let mut holder = db.connect()?;
+    let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    holder.batch_execute("BEGIN; LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE")?;
+    let mut client = db.connect()?;
+    client.batch_execute("SET safe_backfill.lock_timeout = '100ms'")?;
+    let plan = Plan::of(&mut client, "'t', 'c', 1")?;
+    plan.says(
+        "safe_backfill",
+        "warning",
+        &format!("locked by process {pid}"),
+    )?;
+    plan.says("rows to fill", "note", "18000 rows of 20000")?;
+    holder.batch_execute("ROLLBACK")?;
+    let plan = Plan::of(&mut client, "'t', 'c', 1")?;
+    plan.says("safe_backfill", "ok", "would not be refused")
+}
+
+#[test]
 fn nothing_is_written_and_no_lock_is_kept() -> Result<()> {
     let db = Database::new()?;
     db.execute(TABLE)?;
