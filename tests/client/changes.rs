@@ -124,10 +124,10 @@ fn ends_when_the_column_is_made_anew_before_a_partition_is_begun() -> Result<()>
     )?;
     db.slow_down("t1")?;
     let run = db.start_after(
-        "SET test.pause = 0.0003",
+        "SET test.pause = 0.01",
         "CALL safe_backfill('t', 'c', 'one', 50)",
     )?;
-    run.wait_for_rows("t1", 200)?;
+    run.wait_for_rows("t1", 1)?;
     let mut change = db.connect()?;
     change.batch_execute("BEGIN; LOCK TABLE t2 IN ACCESS EXCLUSIVE MODE")?;
     db.wait_until(

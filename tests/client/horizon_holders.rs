@@ -104,13 +104,16 @@ fn signal(signal: &str, pid: i32) -> Result<()> {
 
 #[test]
 fn a_lost_slot_holds_nothing() -> Result<()> {
-    let db = Database::alone(with_prepared_transactions().set("max_slot_wal_keep_size", "1MB"))?;
+    let db = Database::alone(with_prepared_transactions())?;
     table(&db)?;
     db.execute(
         "CREATE TABLE other (id int); SELECT pg_create_physical_replication_slot('gone', true)",
     )?;
     standby_with_feedback(&db, "1s", "gone")?.stop(Shutdown::Fast)?;
     db.execute("BEGIN; INSERT INTO other VALUES (1); PREPARE TRANSACTION 'forgotten one'")?;
+    // Not before: a slot that is lost while the standby is made cannot be used by it.
+    db.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")?;
+    db.execute("SELECT pg_reload_conf()")?;
     for _ in 0..4 {
         db.execute("INSERT INTO other VALUES (2); SELECT pg_switch_wal()")?;
     }
