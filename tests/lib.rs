@@ -282,6 +282,15 @@ pub fn saying<'a>(notices: &'a [Notice], text: &str) -> Vec<&'a Notice> {
         .collect()
 }
 
+/// Sends a signal, such as `-STOP`, to a process of a server.
+pub fn signal(signal: &str, pid: i32) -> Result<()> {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status()?;
+    ensure!(sent.success(), "no signal was sent to process {pid}");
+    Ok(())
+}
+
 /// Starts a server that does not outlive this process, however the process ends.
 fn start(options: Options) -> Result<Server> {
     static GUARDS: Mutex<Vec<Child>> = Mutex::new(Vec::new());

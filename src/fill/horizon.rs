@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
+use crate::catalog::holders::Holder;
 use crate::catalog::{backlog, holders};
 use crate::error::Error;
 use crate::fill::leaf::{Halt, Leaf};
@@ -113,23 +114,18 @@ impl Leaf<'_> {
 
     /// Lets others see that the run waits for the horizon, and for whom.
     fn note_horizon(&mut self) -> Result<(), Error> {
-        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        let driver = self.run.driver;
         if driver.has_told(Reason::Horizon, WORTH_TELLING) {
             return Ok(());
         }
-        let holder =
-            driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
-        let holder = holder.map(|holder| holder.description);
+        let holder = self.holder()?.map(|holder| holder.description);
         driver.waits_for(&Wait::horizon(holder.as_deref()))
     }
 
     /// Says who keeps dead row versions alive, if somebody else did before. Whether it is a standby that may send its
     /// feedback soon; nothing is said then.
     fn name_holder(&mut self) -> Result<bool, Error> {
-        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
-        let holder =
-            driver.transaction(|tx| Ok::<_, Error>(holders::of_horizon(tx, owner, table)))?;
-        let Some(holder) = holder else {
+        let Some(holder) = self.holder()? else {
             return Ok(false);
         };
         let elapsed = self.sweeping.since.elapsed();
@@ -138,5 +134,10 @@ impl Leaf<'_> {
         }
         self.report.name_holder(&holder);
         Ok(false)
+    }
+
+    fn holder(&self) -> Result<Option<Holder>, Error> {
+        let (driver, owner, table) = (self.run.driver, self.run.job.owner(), self.oid);
+        driver.transaction(|tx| Ok(holders::of_horizon(tx, owner, table)))
     }
 }

@@ -67,12 +67,7 @@ impl Leaf<'_> {
     }
 
     fn pass_once(&mut self, in_flight: &mut InFlight) -> Result<(), Halt> {
-        let others: f64 = self
-            .sweeping
-            .in_flight
-            .iter()
-            .map(InFlight::blocks_done)
-            .sum();
+        let others = self.blocks_in_flight();
         in_flight.first_id = None;
         loop {
             let filled = self.batch(&mut in_flight.window)?;
@@ -91,11 +86,17 @@ impl Leaf<'_> {
         }
     }
 
+    /// How many blocks' worth of the windows in flight is done.
+    fn blocks_in_flight(&self) -> f64 {
+        let in_flight = self.sweeping.in_flight.iter();
+        in_flight.map(InFlight::blocks_done).sum()
+    }
+
     /// Tells that all passes over these blocks have ended.
     fn has_swept(&mut self, blocks: Range<u32>) -> Result<(), Halt> {
+        self.note_blocks(self.blocks_in_flight());
         let in_flight = self.sweeping.in_flight.iter();
-        let next = in_flight.clone().map(|window| window.blocks.start).min();
-        self.note_blocks(in_flight.map(InFlight::blocks_done).sum());
+        let next = in_flight.map(|window| window.blocks.start).min();
         let membership = &self.run.membership;
         let claims = &membership.team().claims;
         if let Some(round) = self.round {

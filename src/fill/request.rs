@@ -57,7 +57,7 @@ impl Request {
         if workers > 1 {
             target.require_shared()?;
         }
-        Self::try_value(tx, &target, &value);
+        LeafStatements::try_on(tx, &target, &value);
         if method == Method::Instant && !target.is_not_null {
             instant::require(tx, &target, &value)?;
         }
@@ -68,14 +68,6 @@ impl Request {
             batch_size,
             workers,
         })
-    }
-
-    /// Has PostgreSQL parse the statements that fill the table with this value.
-    ///
-    /// # Errors
-    /// PostgreSQL's own for SQL that does not fit.
-    pub fn try_value(tx: &Tx, target: &Target, value: &Value) {
-        LeafStatements::try_on(tx, target, value);
     }
 
     /// What the job is, as it is stored.

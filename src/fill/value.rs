@@ -151,6 +151,11 @@ impl Value {
         matches!(self.recipe, Recipe::Expression(_))
     }
 
+    /// Whether the filter or the expression has to be tried on a row, to know whether it is to be filled.
+    pub fn tries_rows(&self) -> bool {
+        self.filter.is_some() || self.can_be_null()
+    }
+
     /// Bytes that the value takes in a row: known for a constant, the type's length or a guess for an expression.
     pub fn bytes(&self, tx: &Tx, column_type: ColumnType) -> usize {
         const GUESS: usize = 16;

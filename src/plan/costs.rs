@@ -12,10 +12,10 @@ use crate::messages::amounts::{approximately, seconds, size};
 use crate::pg::tx::Tx;
 use crate::plan::finding::{Finding, Verdict};
 use crate::plan::indexes::{self, Named};
+use crate::plan::instant;
 use crate::plan::refusals::Proven;
 use crate::plan::sample::{self, Leaf, Sample};
 use crate::plan::settings::{self as server_settings, Server};
-use crate::plan::{holders, instant};
 use crate::settings;
 
 /// So many indexes are named.
@@ -44,8 +44,8 @@ struct Costs {
 ///
 /// # Errors
 /// Those of [`sample::take`].
-pub fn find(tx: &Tx, proven: &Proven) -> Result<Vec<Finding>, Error> {
-    let costs = Costs::reckon(tx, proven)?;
+pub fn find(tx: &Tx, proven: &Proven, horizon: Horizon) -> Result<Vec<Finding>, Error> {
+    let costs = Costs::reckon(tx, proven, horizon)?;
     let mut findings = vec![costs.rows()];
     findings.extend(costs.left());
     findings.push(instant::finding(
@@ -69,7 +69,7 @@ pub fn find(tx: &Tx, proven: &Proven) -> Result<Vec<Finding>, Error> {
 }
 
 impl Costs {
-    fn reckon(tx: &Tx, proven: &Proven) -> Result<Self, Error> {
+    fn reckon(tx: &Tx, proven: &Proven, horizon: Horizon) -> Result<Self, Error> {
         let mut sample = sample::take(tx, proven)?;
         let rows: HashMap<_, _> = sample
             .leaves
@@ -81,10 +81,6 @@ impl Costs {
         let tables = server_settings::tables(tx, oids);
         let server = Server::look_up(tx);
         let (speed, known_by) = server_settings::speed(tx, &proven.home)?;
-        let horizon = match holders::is_held(tx, proven) {
-            true => Horizon::Held,
-            false => Horizon::Moves,
-        };
         let mut costs = Costs {
             forecast: Forecast::default(),
             otherwise: (horizon == Horizon::Held).then(Forecast::default),
@@ -232,21 +228,12 @@ impl Costs {
     fn heap(&self) -> Finding {
         let before = self.sample.blocks as f64 * PAGE as f64;
         let grown = self.forecast.heap_bytes;
-        let finding = format!(
-            "grows by {} of {} ({})",
-            size(grown),
-            size(before),
-            percent(grown, before)
-        );
-        match grown > (MUCH * before).max(LITTLE) {
-            true => Finding::of(
-                Verdict::Warning,
-                "table size",
-                finding,
-                "Fill it when no transaction is open for long, and VACUUM it afterwards.",
-            ),
-            false => Finding::ok("table size", finding),
-        }
+        growth(
+            "table size",
+            format!("grows {}", by(grown, before)),
+            (grown, before),
+            "Fill it when no transaction is open for long, and VACUUM it afterwards.",
+        )
     }
 
     fn index_growth(&self) -> Finding {
@@ -283,21 +270,12 @@ impl Costs {
             1 => "1 index grows".into(),
             count => format!("{count} indexes grow"),
         };
-        let finding = format!(
-            "{count} by {} of {} ({}){which}",
-            size(grown),
-            size(before),
-            percent(grown, before)
-        );
-        match grown > (MUCH * before).max(LITTLE) {
-            true => Finding::of(
-                Verdict::Warning,
-                TOPIC,
-                finding,
-                "Look for unused indexes, and drop them first; REINDEX CONCURRENTLY makes them small again.",
-            ),
-            false => Finding::ok(TOPIC, finding),
-        }
+        growth(
+            TOPIC,
+            format!("{count} {}{which}", by(grown, before)),
+            (grown, before),
+            "Look for unused indexes, and drop them first; REINDEX CONCURRENTLY makes them small again.",
+        )
     }
 
     fn wal(&self) -> Finding {
@@ -358,6 +336,20 @@ impl Costs {
     }
 }
 
-fn percent(part: f64, of: f64) -> String {
-    format!("{:+.1} %", 100.0 * part / of.max(1.0))
+/// A finding on what grows by `grown` bytes of so many; advice is given if that is much.
+fn growth(
+    topic: &'static str,
+    finding: String,
+    (grown, before): (f64, f64),
+    advice: &'static str,
+) -> Finding {
+    match grown > (MUCH * before).max(LITTLE) {
+        true => Finding::of(Verdict::Warning, topic, finding, advice),
+        false => Finding::ok(topic, finding),
+    }
+}
+
+fn by(grown: f64, before: f64) -> String {
+    let percent = 100.0 * grown / before.max(1.0);
+    format!("by {} of {} ({percent:+.1} %)", size(grown), size(before))
 }

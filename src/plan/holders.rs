@@ -1,5 +1,7 @@
 //! Who holds the xmin horizon back now.
 
+use planner::forecast::Horizon;
+
 use crate::catalog::holders::{self, Holder};
 use crate::pg::server;
 use crate::pg::tx::Tx;
@@ -10,20 +12,29 @@ const TOPIC: &str = "xmin horizon";
 /// So many are named.
 const MOST: i64 = 5;
 
-/// Whether somebody holds it for so long that dead row versions cannot be removed while the table is filled.
-pub fn is_held(tx: &Tx, proven: &Proven) -> bool {
-    !server::is_standby() && of(tx, proven).iter().any(|holder| holder.is_lasting)
+/// Those who hold it, the oldest first; `None` where that cannot be seen.
+pub fn of(tx: &Tx, proven: &Proven) -> Option<Vec<Holder>> {
+    let (owner, tables) = (proven.home.owner, &proven.target.leaves);
+    (!server::is_standby()).then(|| holders::all_of_horizon(tx, owner, tables, MOST))
 }
 
-/// Those who hold it, one by one.
-pub fn findings(tx: &Tx, proven: &Proven) -> Vec<Finding> {
-    if server::is_standby() {
+/// How dead row versions will come to be removable: one of these holders may keep them while the table is filled.
+pub fn horizon(holders: Option<&[Holder]>) -> Horizon {
+    let mut holders = holders.unwrap_or_default().iter();
+    match holders.any(|holder| holder.is_lasting) {
+        true => Horizon::Held,
+        false => Horizon::Moves,
+    }
+}
+
+/// The holders, one by one.
+pub fn findings(holders: Option<Vec<Holder>>) -> Vec<Finding> {
+    let Some(holders) = holders else {
         return vec![Finding::note(
             TOPIC,
             "cannot be seen on a standby: ask on the primary server",
         )];
-    }
-    let holders = of(tx, proven);
+    };
     if holders.is_empty() {
         return vec![Finding::ok(TOPIC, "nobody holds it back")];
     }
@@ -37,8 +48,4 @@ pub fn findings(tx: &Tx, proven: &Proven) -> Vec<Finding> {
         advice: Some(holder.hint),
     };
     holders.into_iter().map(finding).collect()
-}
-
-fn of(tx: &Tx, proven: &Proven) -> Vec<Holder> {
-    holders::all_of_horizon(tx, proven.home.owner, &proven.target.leaves, MOST)
 }

@@ -68,7 +68,9 @@ fn find(tx: &Tx, question: &Question<'_>) -> Result<Vec<Finding>, Error> {
         ));
         return Ok(findings);
     }
-    match tx.attempt(|| costs::find(tx, &proven)) {
+    let holders = holders::of(tx, &proven);
+    let horizon = holders::horizon(holders.as_deref());
+    match tx.attempt(|| costs::find(tx, &proven, horizon)) {
         Attempt::Done(costs) => findings.extend(costs?),
         Attempt::Locked(message) => findings.push(Finding::of(
             Verdict::Warning,
@@ -78,6 +80,6 @@ fn find(tx: &Tx, question: &Question<'_>) -> Result<Vec<Finding>, Error> {
         )),
     }
     findings.extend(participants::find(tx, target)?);
-    findings.extend(holders::findings(tx, &proven));
+    findings.extend(holders::findings(holders));
     Ok(findings)
 }

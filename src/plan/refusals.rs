@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use crate::catalog::holders;
 use crate::catalog::relation::Relation;
 use crate::error::Error;
-use crate::fill::request::{Request, require_batch_size};
+use crate::fill::request::require_batch_size;
+use crate::fill::statements::LeafStatements;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
 use crate::job::home::Home;
@@ -137,7 +138,7 @@ fn prove_value(
             if let Ok(Some(value)) = &value
                 && !server::is_standby()
             {
-                Request::try_value(tx, target, value);
+                LeafStatements::try_on(tx, target, value);
             }
             value.ok().flatten()
         },

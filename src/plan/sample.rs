@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
 
     /// The value, if rows have to be tried. A standby does not give the lock that preparing an UPDATE takes.
     fn filtering(&self) -> Option<&'a Value> {
-        let tries = |value: &&Value| value.filter.is_some() || value.can_be_null();
+        let tries = |value: &&Value| value.tries_rows();
         self.value.filter(tries).filter(|_| !server::is_standby())
     }
 
@@ -230,9 +230,7 @@ impl<'a> Reader<'a> {
         let read = due.blocks();
         let live = live.of_all(blocks, MOST_ROWS);
         let most = (live.rows / (blocks as f64).max(1.0)).max(1.0);
-        let tries = self
-            .value
-            .is_some_and(|value| value.filter.is_some() || value.can_be_null());
+        let tries = self.value.is_some_and(Value::tries_rows);
         let is_unfiltered = tries && self.filtering().is_none();
         let leaves = self.looked.into_iter().filter_map(|(leaf, pages)| {
             let &(oid, blocks) = self.leaves.get(leaf)?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use client_tests::{Database, Notice, Options, Server, Shutdown, saying};
+use postgres::{Client, IsolationLevel, Transaction};
 
 /// A table of about 5000 blocks, which are several windows.
 pub(crate) fn table(db: &Database) -> Result<()> {
@@ -29,6 +30,16 @@ pub(crate) fn fill(db: &Database) -> Result<Vec<Notice>> {
     Ok(notices)
 }
 
+/// A transaction that sees the table as it is now, and holds the horizon until it ends.
+pub(crate) fn snapshot_of(client: &mut Client) -> Result<Transaction<'_>> {
+    let mut reading = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .start()?;
+    reading.query_one("SELECT count(*) FROM t", &[])?;
+    Ok(reading)
+}
+
 /// The only message about old row versions has `holder` in it, and a hint.
 pub(crate) fn names(notices: &[Notice], holder: &str) -> Result<()> {
     let said = saying(notices, "dead row versions");
@@ -47,11 +58,7 @@ fn an_old_snapshot_is_named_and_keeps_seeing_the_past() -> Result<()> {
     table(&db)?;
     let mut reader = db.connect()?;
     let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[])?.get(0);
-    let mut reading = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    reading.query_one("SELECT count(*) FROM t", &[])?;
+    let mut reading = snapshot_of(&mut reader)?;
     // Short transactions are not worth a word.
     thread::sleep(Duration::from_millis(500));
 
@@ -177,11 +184,7 @@ fn a_standby_is_named_and_nothing_runs_on_it() -> Result<()> {
         "{error}"
     );
 
-    let mut reading = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    reading.query_one("SELECT count(*) FROM t", &[])?;
+    let mut reading = snapshot_of(&mut reader)?;
     db.wait_until("SELECT backend_xmin IS NOT NULL FROM pg_stat_replication")?;
     names(&fill(&db)?, "standby")?;
     let seen = reading.query_one("SELECT count(*), count(c) FROM t", &[])?;
@@ -227,11 +230,7 @@ pub(crate) fn counts(db: &Database) -> Result<(f64, f64)> {
 fn recycling_comes_back_when_a_report_has_ended() -> Result<()> {
     let db = large_table()?;
     let mut reader = db.connect()?;
-    let mut report = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    report.query_one("SELECT count(*) FROM t", &[])?;
+    let report = snapshot_of(&mut reader)?;
     let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
     db.wait_until("SELECT count(*) = 1 FROM safe_backfill_progress WHERE percent >= 30")?;
     report.commit()?;
@@ -251,11 +250,7 @@ fn recycling_comes_back_when_a_report_has_ended() -> Result<()> {
 fn a_trigger_made_while_the_horizon_is_held_is_heeded() -> Result<()> {
     let db = large_table()?;
     let mut reader = db.connect()?;
-    let mut report = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    report.query_one("SELECT count(*) FROM t", &[])?;
+    let report = snapshot_of(&mut reader)?;
     let run = db.start_after(
         "SET safe_backfill.pause = '5ms'",
         "CALL safe_backfill('t', 'c', 1)",
@@ -293,7 +288,7 @@ fn rows_that_a_lock_kept_back_are_not_left_until_the_horizon_moves() -> Result<(
     let mut reader = db.connect()?;
     let mut locking = reader
         .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .isolation_level(IsolationLevel::RepeatableRead)
         .start()?;
     locking.query_one("SELECT FROM other FOR UPDATE", &[])?;
     let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
@@ -397,11 +392,7 @@ fn a_run_that_waits_heeds_the_patience_that_is_set_meanwhile() -> Result<()> {
     let db = Database::alone(Options::default().set("safe_backfill.horizon_patience", 1000))?;
     table(&db)?;
     let mut reader = db.connect()?;
-    let mut report = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    report.query_one("SELECT count(*) FROM t", &[])?;
+    let report = snapshot_of(&mut reader)?;
     let run = db.start("CALL safe_backfill('t', 'c', 1)")?;
     db.wait_until(
         "SELECT state = 'waiting' AND waits_for LIKE 'the xmin horizon, held by process %' FROM safe_backfill_progress",
@@ -425,11 +416,7 @@ fn what_else_a_run_waits_for_does_not_make_it_more_patient() -> Result<()> {
     table(&db)?;
     db.execute("CREATE TABLE hold AS SELECT true AS it")?;
     let mut reader = db.connect()?;
-    let mut report = reader
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()?;
-    report.query_one("SELECT count(*) FROM t", &[])?;
+    let report = snapshot_of(&mut reader)?;
     let run = db.start_after(
         "SET safe_backfill.hold_while = 'SELECT it FROM hold'; SET safe_backfill.horizon_patience = 1",
         "CALL safe_backfill('t', 'c', 1)",

@@ -1,12 +1,11 @@
 //! Who is named as the holder of the xmin horizon, when several hold it.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use client_tests::{Database, Options, PATIENCE, Shutdown, saying};
+use client_tests::{Database, Options, PATIENCE, Shutdown, saying, signal};
 
 use crate::horizon::{counts, fill, names, standby_with_feedback, table};
 
@@ -92,14 +91,6 @@ fn a_standby_that_catches_up_is_a_standby() -> Result<()> {
     );
     signal("-CONT", receiver)?;
     names(&notices?.succeeded()?, "standby \"")
-}
-
-fn signal(signal: &str, pid: i32) -> Result<()> {
-    let sent = Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status()?;
-    ensure!(sent.success(), "no signal was sent to process {pid}");
-    Ok(())
 }
 
 #[test]

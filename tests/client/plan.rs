@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use client_tests::{Database, Options, SUPERUSER, Server, failure};
-use postgres::{Client, IsolationLevel, Row};
+use postgres::{Client, Row};
+
+use crate::horizon::snapshot_of;
 
 /// 20,000 rows, a tenth of which are filled.
 const TABLE: &str = "
@@ -467,11 +469,7 @@ fn who_holds_the_horizon_is_named_and_what_it_costs() -> Result<()> {
     plan(&db, "'t', 'c', 1")?.says("xmin horizon", "ok", "nobody")?;
     let mut reader = db.connect()?;
     let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[])?.get(0);
-    let mut reading = reader
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .start()?;
-    reading.query_one("SELECT count(*) FROM t", &[])?;
+    let reading = snapshot_of(&mut reader)?;
     db.execute("BEGIN; CREATE TABLE p (); PREPARE TRANSACTION 'forgotten'")?;
     std::thread::sleep(Duration::from_millis(1200));
     let held = plan(&db, "'t', 'c', 1")?;

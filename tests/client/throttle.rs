@@ -1,12 +1,11 @@
 //! Batches wait while others do not keep up: standbys, slots, the archiver, autovacuum, and whatever the user asks for.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use client_tests::{Database, Options, Run, Server, failure, only, saying};
+use client_tests::{Database, Options, Run, Server, failure, only, saying, signal};
 
 const CALL: &str = "CALL safe_backfill('t', 'c', 1)";
 
@@ -161,23 +160,16 @@ fn processor_time(pid: i32) -> Result<Duration> {
 /// Lets a process run in one part of twenty of the time, however busy the processors are.
 fn slow_down(pid: i32, ended: &AtomicBool) -> Result<()> {
     const RUN: Duration = Duration::from_millis(10);
-    let signal = |signal: &str| -> Result<()> {
-        let sent = Command::new("kill")
-            .args([signal, &pid.to_string()])
-            .status()?;
-        ensure!(sent.success());
-        Ok(())
-    };
     while !ended.load(Ordering::Relaxed) {
-        signal("-STOP")?;
+        signal("-STOP", pid)?;
         thread::sleep(RUN * 19);
         let (enough, late) = (processor_time(pid)? + RUN, Instant::now() + RUN * 19);
-        signal("-CONT")?;
+        signal("-CONT", pid)?;
         while processor_time(pid)? < enough && Instant::now() < late {
             thread::sleep(RUN / 5);
         }
     }
-    signal("-CONT")
+    signal("-CONT", pid)
 }
 
 #[test]
