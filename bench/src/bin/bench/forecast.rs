@@ -41,7 +41,6 @@ struct Compared {
 /// If a forecast is further off than it may be.
 pub fn compare(server: &Server, rows: u64) -> Result<()> {
     let mut client = server.connect()?;
-    client.batch_execute("CREATE EXTENSION pg_safe_backfill")?;
     let mut all = vec![];
     for shape in shape::ALL {
         eprintln!("{}", shape.title);

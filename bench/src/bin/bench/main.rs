@@ -2,6 +2,7 @@
 
 mod comparison;
 mod forecast;
+mod instant;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,9 @@ struct Arguments {
     /// Compare the forecast of safe_backfill_plan with what then happens, on tables of many shapes
     #[arg(long)]
     forecast: bool,
+    /// Measure method instant, on rows that were never touched since the column was added
+    #[arg(long, conflicts_with = "forecast")]
+    instant: bool,
     /// Another setting of the server, such as safe_backfill.max_batch_time=100ms
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
     sets: Vec<(String, String)>,
@@ -84,6 +88,8 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+type Measure = fn(&Server, &Arguments, u64) -> Result<()>;
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     if arguments.live.is_some() && !arguments.strategies.contains(&Strategy::Idle) {
@@ -95,6 +101,15 @@ fn main() -> ExitCode {
 impl Arguments {
     fn contestants(&self) -> Vec<Contestant> {
         Contestant::all(&self.strategies, &self.workers, &self.standby)
+    }
+
+    /// What compares no strategies.
+    fn of_the_extension_alone(&self) -> Option<Measure> {
+        match (self.forecast, self.instant) {
+            (true, _) => Some(|server, _, rows| forecast::compare(server, rows)),
+            (_, true) => Some(instant::measure),
+            _ => None,
+        }
     }
 }
 
@@ -116,8 +131,16 @@ fn compare(arguments: &Arguments) -> Result<()> {
             options.set(name, value)
         });
     let server = Server::start(options)?;
-    if arguments.forecast {
-        return forecast(&server, arguments, &settings);
+    if let Some(measure) = arguments.of_the_extension_alone() {
+        bench::ensure_extension(&server)?;
+        describe(&server, arguments, &settings)?;
+        server
+            .connect()?
+            .batch_execute("CREATE EXTENSION pg_safe_backfill")?;
+        return arguments
+            .rows
+            .iter()
+            .try_for_each(|&rows| measure(&server, arguments, rows));
     }
     if arguments.strategies.contains(&Strategy::SafeBackfill) {
         bench::ensure_extension(&server)?;
@@ -142,15 +165,6 @@ fn compare(arguments: &Arguments) -> Result<()> {
     }
     if let Some(path) = &arguments.json {
         write_json(path, &trials)?;
-    }
-    Ok(())
-}
-
-fn forecast(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -> Result<()> {
-    bench::ensure_extension(server)?;
-    describe(server, arguments, settings)?;
-    for &rows in &arguments.rows {
-        forecast::compare(server, rows)?;
     }
     Ok(())
 }
@@ -196,7 +210,7 @@ fn describe(server: &Server, arguments: &Arguments, settings: &[(&str, &str)]) -
     } else {
         ""
     };
-    if arguments.forecast {
+    if arguments.of_the_extension_alone().is_some() {
         return Ok(());
     }
     println!(
