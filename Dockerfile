@@ -26,7 +26,7 @@ COPY testenv testenv
 COPY tests tests
 RUN PG_VERSION=${PG_MAJOR} scripts/install /package
 
-# Shows both ways side by side on a server of its own, and draws the picture: docker compose run demo.
+# Shows the three ways side by side on a server of its own, and draws the picture: docker compose run demo.
 FROM build AS demo
 RUN cargo build --release --package bench --bin demo && cp -a /package/. /
 ENV SAFE_BACKFILL_RUN_AS=postgres

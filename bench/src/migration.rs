@@ -5,6 +5,9 @@ use anyhow::Result;
 use crate::console::Console;
 use crate::table::{COLUMN, COLUMN_TYPE, VALUE, add_column};
 
+/// So many rows, or fewer, are filled before progress is reported twice by default.
+const SHOWN_OFTEN: u64 = 1_000_000;
+
 /// A way to migrate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Migration {
@@ -37,15 +40,16 @@ impl Migration {
         }
     }
 
-    /// Prepares the session and the database.
-    pub fn prepare(self, console: &mut Console) -> Result<()> {
-        match self {
-            Self::Risky => Ok(()),
-            Self::Safe | Self::Instant => {
-                console.run("CREATE EXTENSION pg_safe_backfill")?;
-                console.run("SET safe_backfill.progress_interval = '1s'")
-            }
+    /// Prepares the session and the database for a table of so many rows.
+    pub fn prepare(self, console: &mut Console, rows: u64) -> Result<()> {
+        if self == Self::Risky {
+            return Ok(());
         }
+        console.run("CREATE EXTENSION pg_safe_backfill")?;
+        if rows <= SHOWN_OFTEN {
+            console.run("SET safe_backfill.progress_interval = '1s'")?;
+        }
+        Ok(())
     }
 
     /// Migrates a table.

@@ -141,7 +141,7 @@ impl Load {
     pub fn settle_and_stop(self, from: SystemTime, to: SystemTime) -> Result<Log> {
         // pgbench catches up several times faster than it falls behind.
         let backlog = to.duration_since(from).unwrap_or_default() / 4;
-        std::thread::sleep(Duration::from_secs(2) + backlog);
+        std::thread::sleep(Duration::from_secs(1) + backlog);
         self.stop()
     }
 
