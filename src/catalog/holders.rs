@@ -83,8 +83,9 @@ const TABLES: &str = "
     FROM (
         SELECT DISTINCT
             CASE WHEN l.pid IS NULL THEN format('prepared transaction \"%s\" of %s', p.gid, p.prepared)
-                 ELSE format('process %s (application \"%s\", user \"%s\"), whose transaction began %s ago, query: %s',
-                             l.pid, a.application_name, a.usename,
+                 ELSE format('process %s (%s), whose transaction began %s ago, query: %s', l.pid,
+                             CASE WHEN a.usename IS NULL THEN a.backend_type
+                                  ELSE format('application \"%s\", user \"%s\"', a.application_name, a.usename) END,
                              coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, 'some time'),
                              regexp_replace(left(a.query, 80), '\\s+', ' ', 'g'))
             END AS description,
@@ -132,8 +133,9 @@ const HORIZON: &str = "
     )
     SELECT description, kind, name, lasting FROM (
         SELECT age(x.id) AS age, CASE WHEN counts THEN x.rank ELSE 3 END AS rank,
-               format('process %s (application \"%s\", user \"%s\"%s), whose transaction began %s ago', pid,
-                      application_name, usename, elsewhere,
+               format('process %s (%s%s), whose transaction began %s ago', pid,
+                      CASE WHEN usename IS NULL THEN backend_type
+                           ELSE format('application \"%s\", user \"%s\"', application_name, usename) END, elsewhere,
                       date_trunc('second', clock_timestamp() - xact_start)) AS description,
                'session' AS kind, format('%s %s', pid, xact_start) AS name,
                clock_timestamp() - xact_start > interval '1 second' AS lasting

@@ -94,6 +94,29 @@ fn a_standby_that_catches_up_is_a_standby() -> Result<()> {
 }
 
 #[test]
+fn an_autovacuum_worker_is_named_as_one() -> Result<()> {
+    let slowly = Options::default()
+        .set("autovacuum", "on")
+        .set("autovacuum_naptime", "1s")
+        .set("autovacuum_vacuum_cost_delay", "100ms")
+        .set("autovacuum_vacuum_cost_limit", 1);
+    let db = Database::alone(slowly)?;
+    table(&db)?;
+    db.execute(
+        "ALTER TABLE t SET (autovacuum_enabled = off);
+         CREATE TABLE other WITH (autovacuum_vacuum_insert_threshold = -1)
+         AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 20000) i",
+    )?;
+    db.wait_until(
+        "SELECT count(*) > 0 FROM pg_stat_activity
+         WHERE backend_type = 'autovacuum worker' AND backend_xmin IS NOT NULL
+         AND query LIKE '%ANALYZE public.other%' AND clock_timestamp() - xact_start > interval '1 second'",
+    )?;
+    let notices = db.call_after(IMPATIENTLY, CALL)?.succeeded()?;
+    names(&notices, "(autovacuum worker), whose transaction began")
+}
+
+#[test]
 fn a_lost_slot_holds_nothing() -> Result<()> {
     let db = Database::alone(with_prepared_transactions())?;
     table(&db)?;
