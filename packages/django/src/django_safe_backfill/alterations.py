@@ -1,0 +1,73 @@
+"""Which changes of a field are changes of the catalogs alone."""
+
+import re
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import Model
+
+from django_safe_backfill.fields import AnyField
+
+VARCHAR = re.compile(r"varchar(?:\((\d+)\))?|text")
+
+
+def refusal(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
+    """Why the change cannot be made without a long, strong lock; None where it can."""
+    if old.many_to_many or new.many_to_many:
+        return "it is a ManyToManyField, which has no column"
+    if old.primary_key or new.primary_key:
+        return "it is a primary key"
+    if old.generated or new.generated:
+        return "it is a GeneratedField"
+    if old.column != new.column:
+        return "its column is renamed"
+    if old.remote_field and new.remote_field and target(old) != target(new):
+        return "it refers to another model"
+    return of_type(editor, model, old, new)
+
+
+def target(field: AnyField) -> tuple[str, str | None]:
+    remote = field.remote_field
+    return remote.model._meta.label_lower, getattr(remote, "field_name", None)
+
+
+def of_type(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
+    before, after = (field.db_parameters(editor.connection) for field in (old, new))
+    if before.get("collation") != after.get("collation"):
+        return "its collation changes, which rewrites its indexes"
+    if before["type"] == after["type"]:
+        return None
+    if not is_longer(before["type"], after["type"]):
+        return f"its type changes from {before['type']} to {after['type']}, which reads or rewrites the table"
+    if depends_on_type(editor, model, old):
+        return "its type changes, and a constraint or an index with an expression uses it, which reads the whole table"
+    return None
+
+
+def is_longer(before: str, after: str) -> bool:
+    """Whether each value of one type is a value of the other, so that no row has to be read."""
+    one, other = VARCHAR.fullmatch(before), VARCHAR.fullmatch(after)
+    if one is None or other is None or before == "text":
+        return False
+    return other[1] is None or (one[1] is not None and int(other[1]) >= int(one[1]))
+
+
+def depends_on_type(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
+    """Whether PostgreSQL makes something anew, and reads the table for it, when the type of the column changes."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT EXISTS (
+                SELECT FROM pg_catalog.pg_attribute a
+                JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                     AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+                LEFT JOIN pg_catalog.pg_constraint c
+                     ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.oid = d.objid
+                LEFT JOIN pg_catalog.pg_index i
+                     ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.indexrelid = d.objid
+                WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s
+                AND (c.contype IN ('c', 'f') OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+            """,
+            [editor.quote_name(model._meta.db_table), field.column],
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

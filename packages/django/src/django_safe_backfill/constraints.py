@@ -1,0 +1,121 @@
+"""Indexes and constraints of a field, built while the table is read and written.
+
+Each is skipped where it is there already, and an index that was left invalid is built anew: so the same migration goes
+on after it was stopped. They have the names that Django gives them."""
+
+from typing import Any
+
+from django.db import IntegrityError
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.utils import strip_quotes
+from django.db.models import Model
+
+from django_safe_backfill.ddl import patiently, unhurriedly
+from django_safe_backfill.errors import SafeMigrationError, in_words
+from django_safe_backfill.fields import AnyField
+
+
+def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None) -> None:
+    """Builds what `field` has and `old` does not.
+
+    Raises SafeMigrationError where rows are in the way: duplicates, or values without a row that they refer to."""
+    try:
+        if field.unique and not (old and old.unique):
+            build_unique(editor, model, field)
+        for statement in missing_indexes(editor, model, field, old):
+            build_index(editor, model, statement)
+        if check(editor, field) and not (old and check(editor, old)):
+            build_check(editor, model, field)
+        if is_constrained(field) and not (old and is_constrained(old)):
+            build_foreign_key(editor, model, field)
+    except IntegrityError as error:
+        raise SafeMigrationError(
+            f"{in_words(error)}\nHINT: Mend these rows, then run the same command to go on."
+        ) from error
+
+
+def check(editor: BaseDatabaseSchemaEditor, field: AnyField) -> str | None:
+    found: str | None = field.db_parameters(editor.connection)["check"]
+    return found
+
+
+def is_constrained(field: AnyField) -> bool:
+    return bool(field.remote_field and getattr(field, "db_constraint", False))
+
+
+def missing_indexes(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None
+) -> list[Any]:
+    statements = editor._field_indexes_sql(model, field)
+    if old is None:
+        return list(statements)
+    there = {str(statement.parts["name"]) for statement in editor._field_indexes_sql(model, old)}
+    return [statement for statement in statements if str(statement.parts["name"]) not in there]
+
+
+def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], statement: Any) -> None:
+    if removed_if_invalid(editor, model, strip_quotes(str(statement.parts["name"]))):
+        statement.template = editor.sql_create_index_concurrently
+        unhurriedly(editor, statement)
+
+
+def build_unique(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    table, column = editor.quote_name(model._meta.db_table), editor.quote_name(field.column)
+    name = editor._create_index_name(model._meta.db_table, [field.column], suffix="_uniq")
+    if constraint(editor, model, name) is not None:
+        return
+    quoted = editor.quote_name(name)
+    if removed_if_invalid(editor, model, name):
+        unhurriedly(editor, f"CREATE UNIQUE INDEX CONCURRENTLY {quoted} ON {table} ({column})")
+    statement = f"ALTER TABLE {table} ADD CONSTRAINT {quoted} UNIQUE USING INDEX {quoted}"
+    patiently(editor, lambda: editor.execute(statement, None))
+
+
+def build_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    name = editor._create_index_name(model._meta.db_table, [field.column], suffix="_check")
+    prove(editor, model, name, editor._create_check_sql(model, name, check(editor, field)))
+
+
+def build_foreign_key(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    statement: Any = editor._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s")
+    prove(editor, model, strip_quotes(str(statement.parts["name"])), statement)
+
+
+def prove(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str, statement: object) -> None:
+    """Adds a constraint for rows to come, then proves it for those that are there, which takes no lock that matters."""
+    is_valid = constraint(editor, model, name)
+    if is_valid is None:
+        patiently(editor, lambda: editor.execute(f"{statement} NOT VALID", None))
+    if not is_valid:
+        table = editor.quote_name(model._meta.db_table)
+        unhurriedly(editor, f"ALTER TABLE {table} VALIDATE CONSTRAINT {editor.quote_name(name)}")
+
+
+def constraint(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool | None:
+    """Whether the constraint is valid; None where there is none of that name."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT convalidated FROM pg_catalog.pg_constraint"
+            " WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s",
+            [editor.quote_name(model._meta.db_table), name],
+        )
+        row = cursor.fetchone()
+    return row and bool(row[0])
+
+
+def removed_if_invalid(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool:
+    """Whether the index has to be built; what an attempt that failed has left is removed before."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT i.indisvalid, i.indexrelid::pg_catalog.regclass::text"
+            " FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
+            " WHERE i.indrelid = pg_catalog.to_regclass(%s) AND c.relname = %s",
+            [editor.quote_name(model._meta.db_table), name],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return True
+    is_valid, index = row
+    if not is_valid:
+        unhurriedly(editor, f"DROP INDEX CONCURRENTLY {index}")
+    return not is_valid

@@ -1,0 +1,86 @@
+"""Fields with some attributes changed, and the columns they stand for."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import NOT_PROVIDED, Field, Model
+
+if TYPE_CHECKING:
+    AnyField = Field[Any, Any]
+else:
+    AnyField = Field
+# Computed from attributes that may be changed, and kept.
+CACHED = ("_get_default", "_db_default_expression")
+
+
+def variant(field: AnyField, **attributes: Any) -> AnyField:
+    """A copy of the field, of the same model, with other attributes."""
+    other = copy.copy(field)
+    for name in CACHED:
+        other.__dict__.pop(name, None)
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other
+
+
+def bare(field: AnyField, **attributes: Any) -> AnyField:
+    """The column alone: without what PostgreSQL would have to build or to prove under its lock."""
+    return variant(field, _unique=False, db_index=False, db_constraint=False, db_check=no_check, **attributes)
+
+
+def no_check(connection: object) -> None:
+    """In place of `Field.db_check`."""
+    return None
+
+
+@contextmanager
+def default_of_operation(operation: Any, field: AnyField) -> Iterator[None]:
+    """With `preserve_default=False` the default is for this migration only, and the state does not have it."""
+    if operation.preserve_default:
+        yield
+        return
+    field.default = operation.field.default
+    field.__dict__.pop("_get_default", None)
+    try:
+        yield
+    finally:
+        field.default = NOT_PROVIDED
+        field.__dict__.pop("_get_default", None)
+
+
+def column_type(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> str | None:
+    """The type of the column in the database, or None where there is no such column."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [editor.quote_name(model._meta.db_table), field.column],
+        )
+        row = cursor.fetchone()
+    return row and str(row[0])
+
+
+def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> tuple[str, bool]:
+    """The type that PostgreSQL would give the column, and whether it would rewrite the table to add it.
+
+    PostgreSQL is asked: the column is added to an empty temporary table, which is rolled back."""
+    definition, values = editor.column_sql(model, field, include_default=True)
+    with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE safe_backfill_trial ()")
+        cursor.execute(
+            editor.connection.ops.compose_sql(
+                f"ALTER TABLE pg_temp.safe_backfill_trial ADD COLUMN c {definition}", tuple(values)
+            )
+        )
+        cursor.execute(
+            "SELECT pg_catalog.format_type(atttypid, atttypmod), atthasdef AND NOT atthasmissing"
+            " FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = 'pg_temp.safe_backfill_trial'::pg_catalog.regclass AND attname = 'c'"
+        )
+        found, rewrites = cursor.fetchone()
+        transaction.set_rollback(True, editor.connection.alias)
+    return str(found), bool(rewrites)

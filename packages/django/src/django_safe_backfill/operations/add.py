@@ -1,0 +1,239 @@
+"""Adding a field."""
+
+from typing import Any
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations import AddField
+from django.db.models import NOT_PROVIDED, Model
+
+from django_safe_backfill import constraints
+from django_safe_backfill.ddl import patiently
+from django_safe_backfill.errors import SafeMigrationError
+from django_safe_backfill.expressions import is_expression
+from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, tried, variant
+from django_safe_backfill.operations.base import SafeOperation
+from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+
+
+class SafeAddField(SafeOperation, AddField):
+    """Adds a field that may be NULL; its arguments are those of AddField.
+
+    Rows that are there get what AddField gives them: the default or `db_default`, if there is one. Then indexes and
+    constraints are built, while the table is read and written. The reverse removes the column."""
+
+    def __init__(
+        self,
+        model_name: str,
+        name: str,
+        field: AnyField,
+        preserve_default: bool = True,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        super().__init__(model_name, name, field, preserve_default)
+        self.batch_size = batch_size
+
+    def deconstruct(self) -> Any:
+        name, arguments, options = super().deconstruct()
+        if self.batch_size != BATCH_SIZE:
+            options["batch_size"] = self.batch_size
+        return name, arguments, options
+
+    def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
+        field = to_model._meta.get_field(self.name)
+        if field.many_to_many:
+            # A table of its own, which is empty.
+            with_table = field.remote_field.through._meta.db_table in editor.connection.introspection.table_names()
+            if not with_table:
+                patiently(editor, lambda: editor.add_field(from_model, field))
+            return
+        self.require_field(field)
+        with default_of_operation(self, field):
+            self.add_column(editor, from_model, to_model, field)
+        constraints.build(editor, to_model, field)
+
+    def require_field(self, field: AnyField) -> None:
+        """Raises SafeMigrationError for a field that this operation cannot add."""
+        if field.primary_key or field.generated:
+            kind = "a primary key" if field.primary_key else "a GeneratedField"
+            raise SafeMigrationError(
+                f"{type(self).__name__} cannot add {kind}, which rewrites the table.\nHINT: Use AddField knowingly."
+            )
+        if not field.null:
+            raise SafeMigrationError(
+                f"SafeAddField adds a field that may be NULL, which {field} may not.\nHINT: Use SafeAddNotNullField."
+            )
+
+    def add_column(
+        self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model], field: AnyField
+    ) -> None:
+        """Adds the column with the values that rows get."""
+        if has_to_be_written(editor, from_model, field):
+            add_nullable(editor, from_model, field)
+            fill(editor, to_model, field, default_expression(field), batch_size=self.batch_size)
+        else:
+            add_bare(editor, from_model, field)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if schema_editor.connection.vendor != "postgresql":
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
+            return
+        model = from_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        self.require_session(schema_editor)
+        field = model._meta.get_field(self.name)
+        if field.many_to_many or schema_editor.collect_sql or column_type(schema_editor, model, field):
+            patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
+
+
+class SafeAddNotNullField(SafeAddField):
+    """Adds a field that is NOT NULL, in one operation: the column, values for the rows that are there, NOT NULL.
+
+    `backfill` is what these rows get: a value, or an expression over the row such as `Lower("email")`. Without it
+    they get the default, as with AddField. A constant is not written into the rows, and takes no longer for a large
+    table. An expression is filled in, a commit per batch of `batch_size` rows; give the field a `db_default`, so that
+    rows that come in meanwhile are not NULL."""
+
+    def __init__(
+        self,
+        model_name: str,
+        name: str,
+        field: AnyField,
+        preserve_default: bool = True,
+        *,
+        backfill: Any = NOT_PROVIDED,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        super().__init__(model_name, name, field, preserve_default, batch_size=batch_size)
+        if backfill is None:
+            raise ValueError("backfill cannot be None: the field is NOT NULL")
+        self.backfill = backfill
+
+    def deconstruct(self) -> Any:
+        name, arguments, options = super().deconstruct()
+        if self.backfill is not NOT_PROVIDED:
+            options["backfill"] = self.backfill
+        return name, arguments, options
+
+    def require_field(self, field: AnyField) -> None:
+        if field.null:
+            raise SafeMigrationError(
+                f"SafeAddNotNullField adds a field that is NOT NULL, which {field} is not.\nHINT: Use SafeAddField."
+            )
+        super().require_field(variant(field, null=True))
+
+    def add_column(
+        self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model], field: AnyField
+    ) -> None:
+        if is_expression(self.backfill):
+            add_nullable(editor, from_model, field)
+            fill(editor, to_model, field, self.backfill, batch_size=self.batch_size)
+            set_not_null(editor, to_model, field)
+        elif self.backfill is not NOT_PROVIDED:
+            add_with_value(editor, from_model, field, self.backfill)
+        elif not field.has_db_default() and editor.effective_default(field) is None:
+            raise SafeMigrationError(
+                f"there is no value for the rows that are there: {field} has no default.\n"
+                f"HINT: Give {type(self).__name__} a backfill."
+            )
+        else:
+            super().add_column(editor, from_model, to_model, field)
+            # After values were written one by one.
+            if not editor.collect_sql and may_be_null(editor, to_model, field):
+                set_not_null(editor, to_model, field)
+
+    def apply_elsewhere(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if self.backfill is NOT_PROVIDED:
+            super().apply_elsewhere(app_label, schema_editor, from_state, to_state)
+            return
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        field = model._meta.get_field(self.name)
+        with_null = variant(field, null=True)
+        schema_editor.add_field(from_state.apps.get_model(app_label, self.model_name), with_null)
+        model._base_manager.using(schema_editor.connection.alias).update(**{self.name: self.backfill})
+        schema_editor.alter_field(model, with_null, field)
+
+    def describe(self) -> str:
+        return f"Add field {self.name} to {self.model_name}, fill it and set it to NOT NULL"
+
+
+def has_to_be_written(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
+    """Whether the default differs from row to row, so that PostgreSQL would rewrite the table."""
+    has_default = field.has_db_default() or editor.effective_default(field) is not None
+    return has_default and tried(editor, model, bare(field))[1]
+
+
+def default_expression(field: AnyField) -> Any:
+    """What makes the default for a row."""
+    if not field.has_db_default():
+        raise SafeMigrationError(
+            f"the type of {field} does not take a default without a rewrite of the table.\n"
+            "HINT: Add it without a default, then fill it with SafeBackfill."
+        )
+    return field._db_default_expression
+
+
+def add_nullable(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    """Adds the column without a value for the rows that are there; `db_default` is for new ones."""
+    column = bare(field, null=True, default=NOT_PROVIDED)
+    without = variant(column, db_default=NOT_PROVIDED)
+
+    def alter() -> None:
+        editor.add_field(model, without)
+        if field.has_db_default():
+            editor.alter_field(model, without, column)
+
+    add(editor, model, field, alter)
+
+
+def add_bare(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    """Adds the column as Django does, without what has to be built or proven."""
+    add(editor, model, field, lambda: editor.add_field(model, bare(field)))
+
+
+def add_with_value(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, value: Any) -> None:
+    """Adds the column with a value for the rows that are there, and the default of the field for new ones."""
+    with_value = bare(field, default=value, db_default=NOT_PROVIDED)
+
+    def alter() -> None:
+        editor.add_field(model, with_value)
+        if field.has_db_default():
+            editor.alter_field(model, with_value, bare(field))
+
+    if tried(editor, model, with_value)[1]:
+        raise SafeMigrationError(
+            f"the type of {field} does not take a value without a rewrite of the table.\n"
+            "HINT: Use SafeAddField, SafeBackfill and SafeSetNotNull."
+        )
+    add(editor, model, field, alter)
+
+
+def add(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, alter: Any) -> None:
+    """Adds the column with `alter`, if it is not there: an attempt that was stopped has added it whole, or not at all.
+
+    Raises SafeMigrationError where a column of the name has another type."""
+    found = column_type(editor, model, field)
+    if found is None:
+        patiently(editor, alter)
+        return
+    expected, _ = tried(editor, model, bare(field, null=True, default=NOT_PROVIDED, db_default=NOT_PROVIDED))
+    if found != expected:
+        raise SafeMigrationError(
+            f'table {model._meta.db_table} has a column "{field.column}" already, of type {found} and not {expected}.'
+        )
+
+
+def may_be_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT NOT attnotnull FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [editor.quote_name(model._meta.db_table), field.column],
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

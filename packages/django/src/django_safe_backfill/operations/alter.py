@@ -1,0 +1,131 @@
+"""Altering a field."""
+
+from typing import Any
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations import AlterField
+from django.db.models import Model
+
+from django_safe_backfill import constraints
+from django_safe_backfill.alterations import refusal
+from django_safe_backfill.constraints import check, is_constrained
+from django_safe_backfill.ddl import patiently
+from django_safe_backfill.errors import SafeMigrationError
+from django_safe_backfill.fields import AnyField, default_of_operation, no_check, variant
+from django_safe_backfill.operations.base import SafeOperation
+from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+
+
+class SafeAlterField(SafeOperation, AlterField):
+    """Alters a field; its arguments are those of AlterField.
+
+    A field that becomes NOT NULL is filled with its default before, where it has one, as AlterField does. Indexes and
+    constraints are built while the table is read and written. What would rewrite or read the table under a strong lock
+    is refused. The reverse is the opposite change, done in the same way."""
+
+    def __init__(
+        self,
+        model_name: str,
+        name: str,
+        field: AnyField,
+        preserve_default: bool = True,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        super().__init__(model_name, name, field, preserve_default)
+        self.batch_size = batch_size
+
+    def deconstruct(self) -> Any:
+        name, arguments, options = super().deconstruct()
+        if self.batch_size != BATCH_SIZE:
+            options["batch_size"] = self.batch_size
+        return name, arguments, options
+
+    def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
+        old, new = from_model._meta.get_field(self.name), to_model._meta.get_field(self.name)
+        with default_of_operation(self, new):
+            if not editor._field_should_be_altered(old, new):
+                return
+            self.require_change(editor, from_model, old, new)
+            self.alter(editor, from_model, to_model, old, new)
+
+    def require_change(
+        self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
+    ) -> None:
+        """Raises SafeMigrationError where the change cannot be made safely."""
+        reason = refusal(editor, model, old, new)
+        if reason:
+            raise SafeMigrationError(
+                f"{type(self).__name__} cannot alter {new}: {reason}.\n"
+                "HINT: Use AlterField knowingly, in a migration of its own, or add another field."
+            )
+
+    def alter(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        from_model: type[Model],
+        to_model: type[Model],
+        old: AnyField,
+        new: AnyField,
+    ) -> None:
+        if new.null and not old.null:
+            drop_not_null(editor, to_model, new)
+        self.alter_in_place(editor, from_model, old, new)
+        if old.null and not new.null:
+            self.fill(editor, to_model, new)
+            set_not_null(editor, to_model, new)
+        constraints.build(editor, to_model, new, old)
+
+    def alter_in_place(
+        self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
+    ) -> None:
+        """Has Django make the changes that are changes of the catalogs alone."""
+        before = variant(old, null=True)
+        after = variant(
+            new,
+            null=True,
+            _unique=new.unique and old.unique,
+            db_index=new.db_index and old.db_index,
+        )
+        if not check(editor, old):
+            after.__dict__["db_check"] = no_check
+        if is_constrained(new):
+            # Otherwise Django drops the constraint and proves it again.
+            before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
+        patiently(editor, lambda: editor.alter_field(model, before, after))
+
+    def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+        """Gives rows that are NULL what AlterField gives them."""
+        if field.has_db_default():
+            fill(editor, model, field, field._db_default_expression, batch_size=self.batch_size)
+            return
+        value = editor.effective_default(field)
+        if value is not None:
+            fill(editor, model, field, value, batch_size=self.batch_size)
+
+
+class SafeSetNotNull(SafeAlterField):
+    """Makes a field NOT NULL, and changes nothing else; rows that are NULL are an error. The reverse drops NOT NULL."""
+
+    def require_change(
+        self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
+    ) -> None:
+        if editor._field_should_be_altered(variant_of_null(old), variant_of_null(new), ignore={"default"}):
+            raise SafeMigrationError(
+                f"SafeSetNotNull changes only whether {new} may be NULL.\nHINT: Use SafeAlterField."
+            )
+
+    def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+        """Leaves rows as they are."""
+
+    def describe(self) -> str:
+        return f"Set field {self.name} on {self.model_name} to NOT NULL"
+
+
+def variant_of_null(field: AnyField) -> AnyField:
+    return variant(field, null=True)
+
+
+def drop_not_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    table, column = editor.quote_name(model._meta.db_table), editor.quote_name(field.column)
+    patiently(editor, lambda: editor.execute(f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL", None))

@@ -1,0 +1,52 @@
+"""What the operations have in common."""
+
+from typing import Any
+
+from django.db import NotSupportedError
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.operations.fields import AlterField, FieldOperation, RenameField
+from django.db.models import Model
+
+from django_safe_backfill.errors import SafeMigrationError
+
+ALONE = "put it into a migration of its own, with atomic = False"
+
+
+class SafeOperation(FieldOperation):
+    """An operation on a field that commits as it goes. Goes before Django's operation in the order of base classes.
+
+    On other databases than PostgreSQL, it is Django's operation."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if schema_editor.connection.vendor != "postgresql":
+            self.apply_elsewhere(app_label, schema_editor, from_state, to_state)
+            return
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model):
+            self.require_session(schema_editor)
+            self.apply(schema_editor, from_state.apps.get_model(app_label, self.model_name), model)
+
+    def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
+        """Does it, on PostgreSQL."""
+        raise NotImplementedError
+
+    def apply_elsewhere(self, *arguments: Any) -> None:
+        """Does it, on another database."""
+        super().database_forwards(*arguments)
+
+    def require_session(self, editor: BaseDatabaseSchemaEditor) -> None:
+        """Raises where the operation could not commit, or could not hear what the server says."""
+        if editor.connection.in_atomic_block:
+            raise NotSupportedError(f"{type(self).__name__} cannot run inside a transaction: {ALONE}.")
+        editor.connection.ensure_connection()
+        if not hasattr(editor.connection.connection, "add_notice_handler"):
+            raise SafeMigrationError("django-safe-backfill needs psycopg 3, and not psycopg2.")
+
+    def reduce(self, operation: Operation, app_label: str) -> Any:
+        # Merged with these it would not do what it did, or not safely.
+        if isinstance(operation, AlterField | RenameField) and self.is_same_field_operation(operation):
+            return False
+        return super().reduce(operation, app_label)

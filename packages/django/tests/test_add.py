@@ -1,0 +1,262 @@
+import threading
+import time
+import uuid
+
+from django.contrib.postgres.functions import RandomUUID
+from django.db import models
+from django.db.migrations import AddField
+from django.db.models import F, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Lower, Now
+
+from django_safe_backfill import SafeAddField, SafeAddNotNullField
+from django_safe_backfill.errors import SafeMigrationError
+from tests.operations import ROWS, OperationTestCase
+
+
+class SafeAddFieldTest(OperationTestCase):
+    def add(self, field, name="status", **options):
+        operation = SafeAddField("order", name, field, **options)
+        self.apply(operation)
+        return operation
+
+    def test_a_nullable_field_leaves_rows_as_they_are(self):
+        file = self.file()
+        operation = self.add(models.CharField(max_length=20, null=True))
+        self.assertEqual(self.column(), ("character varying(20)", False, None))
+        self.assertEqual(self.values(), {None: ROWS})
+        self.assertEqual(self.file(), file)
+        self.try_again(operation)
+        self.reverse(operation)
+        self.assertIsNone(self.column())
+
+    def test_rows_get_the_default_as_with_djangos_operation(self):
+        file = self.file()
+        self.add(models.BooleanField(null=True, default=False))
+        self.assertEqual(self.values(), {False: ROWS})
+        self.assertEqual(self.column(), ("boolean", False, None))
+        self.add(models.CharField(max_length=9, null=True, db_default="web"), "channel")
+        self.assertEqual(self.values("channel"), {"web": ROWS})
+        self.assertEqual(self.column("channel")[2], "'web'::character varying")
+        self.assertEqual(self.file(), file)
+
+    def test_a_default_of_the_operation_alone_is_used_and_forgotten(self):
+        self.add(models.IntegerField(null=True, default=7), preserve_default=False)
+        self.assertEqual(self.values(), {7: ROWS})
+        self.assertFalse(self.state.models["shop", "order"].fields["status"].has_default())
+
+    def test_a_default_that_is_called_is_called_once(self):
+        self.add(models.UUIDField(null=True, default=uuid.uuid4))
+        self.assertEqual(len(self.values()), 1)
+
+    def test_a_stable_default_is_computed_once_and_a_volatile_one_for_each_row(self):
+        file = self.file()
+        self.add(models.DateTimeField(null=True, db_default=Now()))
+        self.assertEqual(list(self.values().values()), [ROWS])
+        self.add(models.UUIDField(null=True, db_default=RandomUUID()), "token")
+        self.assertEqual(len(self.values("token")), ROWS)
+        self.assertEqual(self.column("token"), ("uuid", False, "gen_random_uuid()"))
+        self.assertEqual(self.file(), file)
+
+    def test_a_foreign_key_has_its_index_and_a_valid_constraint(self):
+        operation = self.add(models.ForeignKey("shop.Customer", models.CASCADE, null=True), "customer")
+        (definition, is_valid) = next(iter(self.constraints().values()))
+        self.assertIn(
+            "FOREIGN KEY (customer_id) REFERENCES shop_customer(id) DEFERRABLE INITIALLY DEFERRED", definition
+        )
+        self.assertTrue(is_valid)
+        self.assertEqual([valid for _, valid in self.indexes("customer_id")], [True])
+        self.try_again(operation)
+        self.assertEqual(len(self.constraints()), 1)
+        self.reverse(operation)
+        self.assertIsNone(self.column("customer_id"))
+
+    def test_a_foreign_key_to_its_own_table(self):
+        self.add(models.ForeignKey("self", models.CASCADE, null=True), "parent")
+        self.assertEqual(len(self.constraints()), 1)
+
+    def test_a_one_to_one_field_is_unique(self):
+        self.add(models.OneToOneField("shop.Customer", models.CASCADE, null=True), "customer")
+        definitions = sorted(definition for definition, _ in self.constraints().values())
+        self.assertEqual([text.split(" (")[0] for text in definitions], ["FOREIGN KEY", "UNIQUE"])
+
+    def test_names_are_those_that_django_gives(self):
+        fields = {
+            "customer": models.ForeignKey("shop.Customer", models.CASCADE, null=True),
+            "slug": models.CharField(max_length=20, null=True, db_index=True),
+        }
+        found = []
+        for kind in (SafeAddField, AddField):
+            for name, field in fields.items():
+                self.apply(kind("order", name, field))
+            indexes = self.sql("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'shop_order' ORDER BY 1")
+            found.append((indexes, self.constraints()))
+            self.tearDown()
+            self.setUp()
+        self.assertEqual(found[0], found[1])
+
+    def test_indexes_and_checks(self):
+        self.add(models.SlugField(null=True, unique=True))
+        self.assertEqual(len(self.indexes()), 2)
+        self.assertTrue(all(valid for _, valid in self.indexes()))
+        self.add(models.PositiveIntegerField(null=True, db_index=True), "age")
+        self.assertIn(("CHECK ((age >= 0))", True), self.constraints().values())
+        self.assertEqual(len(self.indexes("age")), 1)
+
+    def test_a_comment_and_a_collation(self):
+        self.add(models.CharField(max_length=20, null=True, db_comment="of the order", db_collation="C"))
+        self.assertEqual(
+            self.value(
+                "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attname = 'status'"
+                " AND attrelid = 'shop_order'::regclass"
+            ),
+            "of the order",
+        )
+        self.assertEqual(
+            self.value(
+                "SELECT collname FROM pg_attribute a JOIN pg_collation c ON c.oid = attcollation"
+                " WHERE attname = 'status' AND attrelid = 'shop_order'::regclass"
+            ),
+            "C",
+        )
+
+    def test_a_many_to_many_field_is_a_table(self):
+        operation = self.add(models.ManyToManyField("shop.Customer"), "customers")
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order_customers"), 0)
+        self.try_again(operation)
+        self.reverse(operation)
+        self.assertIsNone(self.value("SELECT to_regclass('shop_order_customers')::text"))
+
+    def test_names_that_need_quotes(self):
+        self.add(models.IntegerField(null=True, default=1, db_column="Odd name; --", db_index=True))
+        self.assertEqual(self.value('SELECT count(*) FROM shop_order WHERE "Odd name; --" = 1'), ROWS)
+
+    def test_not_null_is_refused(self):
+        with self.assertRaisesRegex(SafeMigrationError, "SafeAddNotNullField"):
+            self.add(models.IntegerField(default=1))
+        self.assertIsNone(self.column())
+
+    def test_another_column_of_that_name_is_refused(self):
+        self.sql("ALTER TABLE shop_order ADD COLUMN status text")
+        with self.assertRaisesRegex(SafeMigrationError, "of type text and not integer"):
+            self.add(models.IntegerField(null=True))
+
+    def test_a_lock_is_waited_for_briefly_again_and_again(self):
+        with self.session() as session:
+            session.execute("BEGIN; LOCK TABLE shop_order IN ROW EXCLUSIVE MODE")
+            with self.impatient(), self.assertRaisesRegex(SafeMigrationError, "could not lock the table in 3 attempts"):
+                self.add(models.IntegerField(null=True))
+            self.assertIsNone(self.column())
+            release = threading.Timer(0.3, lambda: session.execute("ROLLBACK"))
+            release.start()
+            with self.impatient(ATTEMPTS=100):
+                self.add(models.IntegerField(null=True))
+            release.join()
+        self.assertIsNotNone(self.column())
+        self.assertEqual(self.value("SHOW lock_timeout"), "0")
+
+    def test_rows_in_the_way_of_a_constraint_are_named_and_the_rerun_goes_on(self):
+        operation = SafeAddField("order", "customer", models.ForeignKey("shop.Customer", models.CASCADE, null=True))
+        self.sql(
+            "ALTER TABLE shop_order ADD COLUMN customer_id bigint; UPDATE shop_order SET customer_id = 99 WHERE id = 5"
+        )
+        with self.assertRaisesRegex(
+            SafeMigrationError, r"(?s)violates foreign key.*customer_id\)=\(99.*Mend these rows"
+        ):
+            self.apply(operation)
+        self.sql("UPDATE shop_order SET customer_id = NULL")
+        self.apply(operation)
+        self.assertTrue(all(valid for _, valid in self.constraints().values()))
+
+    def test_an_index_that_an_interruption_left_invalid_is_built_anew(self):
+        operation = SafeAddField("order", "status", models.IntegerField(null=True, unique=True))
+        self.sql("ALTER TABLE shop_order ADD COLUMN status int DEFAULT 1")
+        with self.assertRaisesRegex(SafeMigrationError, "could not create unique index"):
+            self.apply(operation)
+        self.assertEqual([valid for _, valid in self.indexes()], [False])
+        self.sql("UPDATE shop_order SET status = id")
+        self.apply(operation)
+        self.assertEqual([valid for _, valid in self.indexes()], [True])
+        self.assertEqual(len(self.constraints()), 1)
+
+
+class SafeAddNotNullFieldTest(OperationTestCase):
+    def add(self, field, name="status", **options):
+        operation = SafeAddNotNullField("order", name, field, **options)
+        self.apply(operation)
+        return operation
+
+    def test_a_constant_is_not_written_into_the_rows(self):
+        file, size = self.file(), self.value("SELECT pg_relation_size('shop_order')")
+        operation = self.add(models.CharField(max_length=20), backfill="active")
+        self.assertEqual(self.column(), ("character varying(20)", True, None))
+        self.assertEqual(self.values(), {"active": ROWS})
+        self.assertEqual((self.file(), self.value("SELECT pg_relation_size('shop_order')")), (file, size))
+        self.try_again(operation)
+        self.reverse(operation)
+        self.assertIsNone(self.column())
+
+    def test_old_and_new_rows_may_get_different_values(self):
+        self.add(models.CharField(max_length=20, db_default="new"), backfill="old")
+        self.sql("INSERT INTO shop_order (email, total) VALUES ('x', 1)")
+        self.assertEqual(self.values(), {"old": ROWS, "new": 1})
+
+    def test_without_backfill_rows_get_the_default(self):
+        self.add(models.IntegerField(default=3))
+        self.assertEqual(self.values(), {3: ROWS})
+        self.add(models.CharField(max_length=5, blank=True), "note")
+        self.assertEqual(self.values("note"), {"": ROWS})
+        self.add(models.UUIDField(db_default=RandomUUID(), unique=True), "token")
+        self.assertEqual(len(self.values("token")), ROWS)
+        self.assertTrue(self.column("token")[1])
+
+    def test_without_any_value_it_is_refused(self):
+        with self.assertRaisesRegex(SafeMigrationError, "(?s)has no default.*backfill"):
+            self.add(models.IntegerField())
+        self.assertIsNone(self.column())
+
+    def test_an_expression_is_computed_from_each_row(self):
+        operation = self.add(models.TextField(db_default=""), backfill=Lower("email"))
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE status = lower(email)"), ROWS)
+        self.assertTrue(self.column()[1])
+        self.try_again(operation)
+        self.add(models.IntegerField(db_default=0), "double", backfill=F("total") * 2)
+        self.add(models.TextField(db_default=""), "raw", backfill=RawSQL("md5(email || %s)", ["'%"]))
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE raw = md5(email || %s)", "'%"), ROWS)
+
+    def test_a_foreign_key(self):
+        operation = self.add(models.ForeignKey("shop.Customer", models.CASCADE), "customer", backfill=3)
+        self.assertEqual(self.values("customer_id"), {3: ROWS})
+        self.assertEqual([valid for _, valid in self.constraints().values()], [True])
+        self.reverse(operation)
+
+    def test_a_value_that_violates_a_check_is_an_error(self):
+        with self.assertRaisesRegex(SafeMigrationError, "violate|violated"):
+            self.add(models.PositiveIntegerField(), backfill=-1)
+
+    def test_rows_that_come_in_meanwhile_have_the_default(self):
+        stop = threading.Event()
+
+        def insert():
+            with self.session() as session:
+                while not stop.is_set():
+                    session.execute("INSERT INTO shop_order (email, total) VALUES ('Late@x', 1)")
+                    time.sleep(0.001)
+
+        application = threading.Thread(target=insert)
+        application.start()
+        try:
+            self.add(models.TextField(db_default="late"), backfill=Lower("email"))
+        finally:
+            stop.set()
+            application.join()
+        self.assertTrue(self.column()[1])
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE status IS NULL"), 0)
+
+    def test_none_is_refused(self):
+        with self.assertRaises(ValueError):
+            SafeAddNotNullField("order", "status", models.IntegerField(), backfill=None)
+
+    def test_json_null_is_a_value(self):
+        self.add(models.JSONField(), backfill=Value(None, models.JSONField()))
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE status = 'null'::jsonb"), ROWS)

@@ -1,0 +1,168 @@
+import time
+
+from django.db import connection, models
+from django.db.migrations import AddField
+from django.db.models.functions import Lower
+
+from django_safe_backfill import SafeAlterField, SafeBackfill, SafeSetNotNull
+from django_safe_backfill.errors import SafeMigrationError
+from tests.operations import ROWS, OperationTestCase
+
+
+class AlterTestCase(OperationTestCase):
+    kind = SafeAlterField
+
+    def with_field(self, field, name="status"):
+        self.run_plain(AddField("order", name, field))
+
+    def alter(self, field, name="status", **options):
+        operation = self.kind("order", name, field, **options)
+        self.apply(operation)
+        return operation
+
+
+class SafeAlterFieldTest(AlterTestCase):
+    def setUp(self):
+        super().setUp()
+        self.with_field(models.CharField(max_length=10, null=True))
+
+    def test_the_usual_edit(self):
+        file = self.file()
+        self.sql("UPDATE shop_order SET status = 'mine' WHERE id = 1")
+        operation = self.alter(models.CharField(max_length=20, default="active"))
+        self.assertEqual(self.column(), ("character varying(20)", True, None))
+        self.assertEqual(self.values(), {"mine": 1, "active": ROWS - 1})
+        self.try_again(operation)
+        self.assertEqual(self.file(), file)
+
+    def test_the_reverse_restores_what_was_there(self):
+        operation = self.alter(models.CharField(max_length=10, db_default="x", unique=False, db_index=True))
+        self.assertEqual(self.column(), ("character varying(10)", True, "'x'::character varying"))
+        self.assertEqual(len(self.indexes()), 2)
+        self.reverse(operation)
+        self.assertEqual(self.column(), ("character varying(10)", False, None))
+        self.assertEqual(self.indexes(), [])
+
+    def test_a_one_off_default_fills(self):
+        self.alter(models.CharField(max_length=10, default="once"), preserve_default=False)
+        self.assertEqual(self.values(), {"once": ROWS})
+
+    def test_a_default_of_the_database_fills(self):
+        self.alter(models.CharField(max_length=10, db_default=Lower(models.Value("WEB"))))
+        self.assertEqual(self.values(), {"web": ROWS})
+
+    def test_rows_that_are_null_are_an_error_without_a_default(self):
+        with self.assertRaisesRegex(SafeMigrationError, "null"):
+            self.alter(models.CharField(max_length=10))
+        self.assertFalse(self.column()[1])
+        self.assertEqual(self.constraints(), {})
+
+    def test_unique_is_built_beside_writes_and_removed_again(self):
+        self.sql("UPDATE shop_order SET status = id")
+        operation = self.alter(models.CharField(max_length=10, null=True, unique=True))
+        self.assertEqual([definition for definition, _ in self.constraints().values()], ["UNIQUE (status)"])
+        self.try_again(operation)
+        self.reverse(operation)
+        self.assertEqual((self.constraints(), self.indexes()), ({}, []))
+
+    def test_a_check_is_added_and_proven(self):
+        self.with_field(models.IntegerField(null=True, default=1), "age")
+        operation = self.alter(models.PositiveIntegerField(null=True), "age")
+        self.assertIn(("CHECK ((age >= 0))", True), self.constraints().values())
+        self.reverse(operation)
+        self.assertEqual(self.constraints(), {})
+
+    def test_a_foreign_key_keeps_its_constraint(self):
+        self.with_field(models.ForeignKey("shop.Customer", models.CASCADE, null=True), "customer")
+        oid = "SELECT oid, convalidated FROM pg_constraint WHERE conrelid = 'shop_order'::regclass AND contype = 'f'"
+        before = self.sql(oid)
+        operation = self.alter(models.ForeignKey("shop.Customer", models.PROTECT, default=2), "customer")
+        self.assertEqual(self.values("customer_id"), {2: ROWS})
+        self.assertEqual(self.sql(oid), before)
+        self.assertEqual(len(self.indexes("customer_id")), 1)
+        self.reverse(operation)
+        self.assertEqual(self.sql(oid), before)
+        self.assertFalse(self.column("customer_id")[1])
+
+    def test_a_column_becomes_a_foreign_key(self):
+        self.with_field(models.BigIntegerField(null=True, db_column="customer_id"), "customer")
+        self.sql("UPDATE shop_order SET customer_id = 1")
+        operation = self.alter(models.ForeignKey("shop.Customer", models.CASCADE, null=True), "customer")
+        self.assertEqual([valid for _, valid in self.constraints().values()], [True])
+        self.reverse(operation)
+        self.assertEqual(self.constraints(), {})
+
+    def test_what_would_read_or_rewrite_the_table_is_refused(self):
+        self.with_field(models.IntegerField(null=True), "count")
+        for name, field, reason in [
+            ("status", models.CharField(max_length=5, null=True), "reads or rewrites"),
+            ("status", models.IntegerField(null=True), "reads or rewrites"),
+            ("count", models.BigIntegerField(null=True), "reads or rewrites"),
+            ("status", models.CharField(max_length=10, null=True, db_collation="C"), "collation"),
+            ("status", models.CharField(max_length=10, null=True, db_column="other"), "renamed"),
+        ]:
+            with self.subTest(field=field.deconstruct()), self.assertRaisesRegex(SafeMigrationError, reason):
+                self.alter(field, name)
+        self.sql("ALTER TABLE shop_order ADD CHECK (status <> 'x')")
+        with self.assertRaisesRegex(SafeMigrationError, "a constraint or an index with an expression"):
+            self.alter(models.CharField(max_length=20, null=True))
+
+    def test_a_longer_type_does_not_read_the_table(self):
+        file = self.file()
+        self.alter(models.CharField(max_length=20, null=True))
+        self.alter(models.TextField(null=True))
+        self.assertEqual(self.column()[0], "text")
+        self.assertEqual(self.file(), file)
+
+    def test_what_is_no_change_of_the_database_is_none(self):
+        self.alter(models.CharField(max_length=10, null=True, verbose_name="x", choices=[("a", "b")]))
+        self.assertEqual(self.column(), ("character varying(10)", False, None))
+
+    def test_nobody_waits_while_not_null_is_proven(self):
+        self.sql("UPDATE shop_order SET status = 'x'")
+        with self.session() as session:
+            session.execute("BEGIN; SELECT count(*) FROM shop_order")
+            started = time.monotonic()
+            with self.impatient(), self.assertRaises(SafeMigrationError):
+                self.sql("SET safe_backfill.lock_timeout = '100ms'; SET safe_backfill.lock_retry_limit = 1")
+                self.alter(models.CharField(max_length=10))
+            self.assertLess(time.monotonic() - started, 60)
+            session.execute("ROLLBACK")
+        self.alter(models.CharField(max_length=10))
+        self.assertTrue(self.column()[1])
+
+
+class SafeSetNotNullTest(AlterTestCase):
+    kind = SafeSetNotNull
+
+    def setUp(self):
+        super().setUp()
+        self.with_field(models.TextField(null=True))
+
+    def test_three_steps_and_back(self):
+        self.apply(SafeBackfill("order", "status", "x"))
+        operation = self.alter(models.TextField())
+        self.assertTrue(self.column()[1])
+        self.assertEqual(self.constraints(), {})
+        self.try_again(operation)
+        self.reverse(operation)
+        self.assertFalse(self.column()[1])
+
+    def test_it_fills_nothing(self):
+        with self.assertRaisesRegex(SafeMigrationError, "null"):
+            self.alter(models.TextField(default="x"))
+        self.assertEqual(self.values(), {None: ROWS})
+
+    def test_another_change_is_refused(self):
+        self.apply(SafeBackfill("order", "status", "x"))
+        with self.assertRaisesRegex(SafeMigrationError, "SafeAlterField"):
+            self.alter(models.TextField(unique=True))
+
+    def test_a_foreign_key(self):
+        self.with_field(models.ForeignKey("shop.Customer", models.CASCADE, null=True, default=1), "customer")
+        operation = self.alter(models.ForeignKey("shop.Customer", models.CASCADE), "customer")
+        self.assertTrue(self.column("customer_id")[1])
+        self.reverse(operation)
+        self.assertFalse(self.column("customer_id")[1])
+        self.assertEqual([valid for _, valid in self.constraints().values()], [True])
+        self.assertEqual(connection.alias, "default")
