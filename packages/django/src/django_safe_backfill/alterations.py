@@ -2,6 +2,7 @@
 
 import re
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Model
 
@@ -10,8 +11,8 @@ from django_safe_backfill.fields import AnyField
 VARCHAR = re.compile(r"varchar(?:\((\d+)\))?|text")
 
 
-def refusal(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
-    """Why the change cannot be made without a long, strong lock; None where it can."""
+def refusal(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> str | None:
+    """Why the change cannot be made without a long, strong lock; None where it can, as far as the fields tell."""
     if old.many_to_many or new.many_to_many:
         return "it is a ManyToManyField, which has no column"
     if old.primary_key or new.primary_key:
@@ -22,7 +23,19 @@ def refusal(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField,
         return "its column is renamed"
     if old.remote_field and new.remote_field and target(old) != target(new):
         return "it refers to another model"
-    return of_type(editor, model, old, new)
+    return of_type(connection, old, new)
+
+
+def gain(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
+    """Whether Django's own operation would read rows, or build something, under a strong lock."""
+    checks = (field.db_parameters(connection)["check"] for field in (old, new))
+    return (
+        (old.null and not new.null)
+        or (new.unique and not old.unique)
+        or (new.db_index and not old.db_index)
+        or (bool(new.remote_field) and getattr(new, "db_constraint", False))
+        or len(set(checks)) > 1
+    )
 
 
 def target(field: AnyField) -> tuple[str, str | None]:
@@ -30,17 +43,24 @@ def target(field: AnyField) -> tuple[str, str | None]:
     return remote.model._meta.label_lower, getattr(remote, "field_name", None)
 
 
-def of_type(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
-    before, after = (field.db_parameters(editor.connection) for field in (old, new))
+def of_type(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> str | None:
+    before, after = (field.db_parameters(connection) for field in (old, new))
     if before.get("collation") != after.get("collation"):
         return "its collation changes, which rewrites its indexes"
     if before["type"] == after["type"]:
         return None
     if not is_longer(before["type"], after["type"]):
         return f"its type changes from {before['type']} to {after['type']}, which reads or rewrites the table"
-    if depends_on_type(editor, model, old):
-        return "its type changes, and a constraint or an index with an expression uses it, which reads the whole table"
     return None
+
+
+def refusal_of_table(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
+    """As `refusal`, with a look at what the table has."""
+    reason = refusal(editor.connection, old, new)
+    types = {field.db_parameters(editor.connection)["type"] for field in (old, new)}
+    if reason is None and len(types) > 1 and depends_on_type(editor, model, old):
+        return "its type changes, and a constraint or an index with an expression uses it, which reads the whole table"
+    return reason
 
 
 def is_longer(before: str, after: str) -> bool:

@@ -20,14 +20,14 @@ def as_sql(editor: BaseDatabaseSchemaEditor, model: type[Model], expression: Any
 
     Raises SafeMigrationError where it needs more than the row."""
     query = Query(model, alias_cols=False)
+    compiler = query.get_compiler(connection=editor.connection)
     try:
         resolved = expression.resolve_expression(query, allow_joins=False)
+        if resolved.contains_aggregate or resolved.contains_over_clause:
+            raise FieldError("It has an aggregate or a window function.")
+        return compose(editor, *compiler.compile(resolved))
     except FieldError as error:
-        raise of_other_rows(expression, str(error)) from error
-    if resolved.contains_aggregate or resolved.contains_over_clause:
-        raise of_other_rows(expression, "It has an aggregate or a window function.")
-    compiler = query.get_compiler(connection=editor.connection)
-    return compose(editor, *compiler.compile(resolved))
+        raise not_of_a_row(expression, error) from error
 
 
 def condition_as_sql(editor: BaseDatabaseSchemaEditor, model: type[Model], condition: Q) -> str | None:
@@ -42,7 +42,7 @@ def condition_as_sql(editor: BaseDatabaseSchemaEditor, model: type[Model], condi
     except FullResultSet:
         return None
     except FieldError as error:
-        raise of_other_rows(condition, str(error)) from error
+        raise not_of_a_row(condition, error) from error
     return compose(editor, sql, values) or None
 
 
@@ -61,7 +61,7 @@ def compose(editor: BaseDatabaseSchemaEditor, sql: str, values: Any) -> str:
     return str(editor.connection.ops.compose_sql(sql, tuple(values)))
 
 
-def of_other_rows(expression: object, reason: str) -> SafeMigrationError:
+def not_of_a_row(expression: object, reason: FieldError) -> SafeMigrationError:
     return SafeMigrationError(
         f"{expression!r} cannot be computed from a row alone: {reason}\n"
         "HINT: Use the columns of the row, without joins and aggregates; or RawSQL with a subquery."

@@ -32,8 +32,8 @@ def bare(field: AnyField, **attributes: Any) -> AnyField:
     return variant(field, _unique=False, db_index=False, db_constraint=False, db_check=no_check, **attributes)
 
 
-def no_check(connection: object) -> None:
-    """In place of `Field.db_check`."""
+def no_check(*arguments: object) -> None:
+    """In place of what tells the CHECK of a type of fields."""
     return None
 
 

@@ -158,9 +158,6 @@ class SafeAddNotNullField(SafeAddField):
         model._base_manager.using(schema_editor.connection.alias).update(**{self.name: self.backfill})
         schema_editor.alter_field(model, with_null, field)
 
-    def describe(self) -> str:
-        return f"Add field {self.name} to {self.model_name}, fill it and set it to NOT NULL"
-
 
 def has_to_be_written(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
     """Whether the default differs from row to row, so that PostgreSQL would rewrite the table."""

@@ -1,5 +1,7 @@
 """Altering a field."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -7,7 +9,7 @@ from django.db.migrations.operations import AlterField
 from django.db.models import Model
 
 from django_safe_backfill import constraints
-from django_safe_backfill.alterations import refusal
+from django_safe_backfill.alterations import refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
@@ -53,7 +55,7 @@ class SafeAlterField(SafeOperation, AlterField):
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
     ) -> None:
         """Raises SafeMigrationError where the change cannot be made safely."""
-        reason = refusal(editor, model, old, new)
+        reason = refusal_of_table(editor, model, old, new)
         if reason:
             raise SafeMigrationError(
                 f"{type(self).__name__} cannot alter {new}: {reason}.\n"
@@ -87,12 +89,11 @@ class SafeAlterField(SafeOperation, AlterField):
             _unique=new.unique and old.unique,
             db_index=new.db_index and old.db_index,
         )
-        if not check(editor, old):
-            after.__dict__["db_check"] = no_check
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
-        patiently(editor, lambda: editor.alter_field(model, before, after))
+        with without_checks(editor) if check(editor, new) and not check(editor, old) else nullcontext():
+            patiently(editor, lambda: editor.alter_field(model, before, after))
 
     def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
         """Gives rows that are NULL what AlterField gives them."""
@@ -118,8 +119,15 @@ class SafeSetNotNull(SafeAlterField):
     def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
         """Leaves rows as they are."""
 
-    def describe(self) -> str:
-        return f"Set field {self.name} on {self.model_name} to NOT NULL"
+
+@contextmanager
+def without_checks(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """The editor does not see the CHECKs that belong to types of fields: it would prove them under its lock."""
+    editor._field_db_check = no_check
+    try:
+        yield
+    finally:
+        del editor._field_db_check
 
 
 def variant_of_null(field: AnyField) -> AnyField:

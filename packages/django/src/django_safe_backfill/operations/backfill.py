@@ -90,7 +90,7 @@ class SafeBackfill(SafeOperation, FieldOperation):
         pass
 
     def describe(self) -> str:
-        return f"Fill field {self.name} on {self.model_name}"
+        return f"Fill field {self.name} on {self.model_name} ({type(self).__name__})"
 
     @property
     def migration_name_fragment(self) -> str:

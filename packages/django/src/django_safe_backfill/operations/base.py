@@ -45,6 +45,9 @@ class SafeOperation(FieldOperation):
         if not hasattr(editor.connection.connection, "add_notice_handler"):
             raise SafeMigrationError("django-safe-backfill needs psycopg 3, and not psycopg2.")
 
+    def describe(self) -> str:
+        return f"{super().describe()} ({type(self).__name__})"
+
     def reduce(self, operation: Operation, app_label: str) -> Any:
         # Merged with these it would not do what it did, or not safely.
         if isinstance(operation, AlterField | RenameField) and self.is_same_field_operation(operation):

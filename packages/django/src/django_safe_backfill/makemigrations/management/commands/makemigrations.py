@@ -1,0 +1,47 @@
+"""Django's own command, with safe operations."""
+
+from typing import Any
+
+from django.core.management.commands import makemigrations
+from django.db.migrations.writer import MigrationWriter
+
+from django_safe_backfill.makemigrations.autodetector import SafeAutodetector
+from django_safe_backfill.operations import SafeOperation
+
+HEADER = "class Migration(migrations.Migration):\n"
+
+
+class SafeMigrationWriter(MigrationWriter):
+    """Django's own does not write whether a migration is atomic."""
+
+    def as_string(self) -> str:
+        text = super().as_string()
+        return text if self.migration.atomic else text.replace(HEADER, f"{HEADER}\n    atomic = False\n", 1)
+
+
+class Command(makemigrations.Command):
+    """Django's own, with safe operations where tables are there already, each in a migration of its own."""
+
+    autodetector = SafeAutodetector
+
+    def handle(self, *args: Any, **options: Any) -> Any:
+        if options["update"]:
+            # One migration cannot take several.
+            self.autodetector = makemigrations.Command.autodetector
+        writer = makemigrations.MigrationWriter
+        makemigrations.MigrationWriter = SafeMigrationWriter
+        try:
+            return super().handle(*args, **options)
+        finally:
+            makemigrations.MigrationWriter = writer
+
+    def write_migration_files(self, changes: Any, *args: Any, **kwargs: Any) -> None:
+        super().write_migration_files(changes, *args, **kwargs)
+        operations = [
+            operation
+            for migrations in changes.values()
+            for migration in migrations
+            for operation in migration.operations
+        ]
+        if self.verbosity >= 1 and any(isinstance(operation, SafeOperation) for operation in operations):
+            self.log("Safe operations took the place of Django's own, each in a migration that is not atomic.")
