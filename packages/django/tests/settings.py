@@ -6,7 +6,7 @@ INSTALLED_APPS = ["django.contrib.contenttypes", "django_safe_backfill"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 
-def postgresql(name):
+def postgresql(name: str) -> dict[str, str]:
     return {
         "ENGINE": "django.db.backends.postgresql",
         "HOST": os.environ.get("SAFE_BACKFILL_HOST", ""),

@@ -3,18 +3,21 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from django.db import transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.models import NOT_PROVIDED, Field, Model
+from django.db.models import NOT_PROVIDED, Model
 
-if TYPE_CHECKING:
-    AnyField = Field[Any, Any]
-else:
-    AnyField = Field
+# A field that has a column: the stubs take its column, and whatever it refers to, for what may be None.
+AnyField: TypeAlias = Any
 # Computed from attributes that may be changed, and kept.
 CACHED = ("_get_default", "_db_default_expression")
+
+
+def field_of(model: type[Model], name: str) -> AnyField:
+    """The field of that name."""
+    return model._meta.get_field(name)
 
 
 def variant(field: AnyField, **attributes: Any) -> AnyField:
@@ -73,7 +76,7 @@ def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField)
         cursor.execute("CREATE TEMPORARY TABLE safe_backfill_trial ()")
         cursor.execute(
             editor.connection.ops.compose_sql(
-                f"ALTER TABLE pg_temp.safe_backfill_trial ADD COLUMN c {definition}", tuple(values)
+                f"ALTER TABLE pg_temp.safe_backfill_trial ADD COLUMN c {definition}", tuple(values or ())
             )
         )
         cursor.execute(

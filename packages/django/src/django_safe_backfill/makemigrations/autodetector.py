@@ -17,7 +17,7 @@ class SafeAutodetector(MigrationAutodetector):
 
     def _optimize_migrations(self) -> None:
         # Before operations are taken apart, Django may merge them.
-        super()._optimize_migrations()
+        super()._optimize_migrations()  # type: ignore[misc]
         self.migrations: dict[str, list[Migration]] = {
             label: [part for migration in migrations for part in self.parts(migration)]
             for label, migrations in self.migrations.items()

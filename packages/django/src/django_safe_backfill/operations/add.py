@@ -4,13 +4,13 @@ from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddField
-from django.db.models import NOT_PROVIDED, Model
+from django.db.models import NOT_PROVIDED, Field, Model
 
 from django_safe_backfill import constraints
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.expressions import is_expression
-from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, tried, variant
+from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, field_of, tried, variant
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 
@@ -25,7 +25,7 @@ class SafeAddField(SafeOperation, AddField):
         self,
         model_name: str,
         name: str,
-        field: AnyField,
+        field: "Field[Any, Any]",
         preserve_default: bool = True,
         *,
         batch_size: int = BATCH_SIZE,
@@ -40,7 +40,7 @@ class SafeAddField(SafeOperation, AddField):
         return name, arguments, options
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
-        field = to_model._meta.get_field(self.name)
+        field = field_of(to_model, self.name)
         if field.many_to_many:
             # A table of its own, which is empty.
             with_table = field.remote_field.through._meta.db_table in editor.connection.introspection.table_names()
@@ -84,7 +84,7 @@ class SafeAddField(SafeOperation, AddField):
         if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
         self.require_session(schema_editor)
-        field = model._meta.get_field(self.name)
+        field = field_of(model, self.name)
         if field.many_to_many or schema_editor.collect_sql or column_type(schema_editor, model, field):
             patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
 
@@ -101,7 +101,7 @@ class SafeAddNotNullField(SafeAddField):
         self,
         model_name: str,
         name: str,
-        field: AnyField,
+        field: "Field[Any, Any]",
         preserve_default: bool = True,
         *,
         backfill: Any = NOT_PROVIDED,
@@ -152,7 +152,7 @@ class SafeAddNotNullField(SafeAddField):
         model = to_state.apps.get_model(app_label, self.model_name)
         if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
-        field = model._meta.get_field(self.name)
+        field = field_of(model, self.name)
         with_null = variant(field, null=True)
         schema_editor.add_field(from_state.apps.get_model(app_label, self.model_name), with_null)
         model._base_manager.using(schema_editor.connection.alias).update(**{self.name: self.backfill})

@@ -6,14 +6,14 @@ from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
-from django.db.models import Model
+from django.db.models import Field, Model
 
 from django_safe_backfill import constraints
 from django_safe_backfill.alterations import refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.fields import AnyField, default_of_operation, no_check, variant
+from django_safe_backfill.fields import AnyField, default_of_operation, field_of, no_check, variant
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 
@@ -29,7 +29,7 @@ class SafeAlterField(SafeOperation, AlterField):
         self,
         model_name: str,
         name: str,
-        field: AnyField,
+        field: "Field[Any, Any]",
         preserve_default: bool = True,
         *,
         batch_size: int = BATCH_SIZE,
@@ -44,7 +44,7 @@ class SafeAlterField(SafeOperation, AlterField):
         return name, arguments, options
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
-        old, new = from_model._meta.get_field(self.name), to_model._meta.get_field(self.name)
+        old, new = field_of(from_model, self.name), field_of(to_model, self.name)
         with default_of_operation(self, new):
             if not editor._field_should_be_altered(old, new):
                 return

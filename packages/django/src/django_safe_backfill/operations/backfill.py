@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from django.db import router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import OperationCategory
 from django.db.migrations.operations.fields import FieldOperation
 from django.db.models import Model, Q
 
 from django_safe_backfill.expressions import is_expression, matches_none
+from django_safe_backfill.fields import field_of
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill
 
@@ -45,7 +47,7 @@ class SafeBackfill(SafeOperation, FieldOperation):
         self.where = where
         self.batch_size = batch_size
         self.method = method
-        self.elidable = elidable
+        self.elidable = elidable  # type: ignore[misc]
         self.hints = hints or {}
 
     def deconstruct(self) -> Any:
@@ -65,9 +67,7 @@ class SafeBackfill(SafeOperation, FieldOperation):
     def state_forwards(self, app_label: str, state: Any) -> None:
         pass
 
-    def allow_migrate_model(self, connection_alias: str, model: type[Model]) -> bool:
-        from django.db import router
-
+    def allow_migrate_model(self, connection_alias: Any, model: type[Model]) -> bool:
         return super().allow_migrate_model(connection_alias, model) and (
             not self.hints or router.allow_migrate(connection_alias, model._meta.app_label, **self.hints)
         )
@@ -75,7 +75,7 @@ class SafeBackfill(SafeOperation, FieldOperation):
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         if matches_none(editor, to_model, self.where):
             return
-        field = to_model._meta.get_field(self.name)
+        field = field_of(to_model, self.name)
         value = self.value if is_expression(self.value) else field.get_db_prep_save(self.value, editor.connection)
         fill(editor, to_model, field, value, where=self.where, batch_size=self.batch_size, method=self.method)
 

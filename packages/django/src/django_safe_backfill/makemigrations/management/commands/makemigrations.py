@@ -27,7 +27,7 @@ class Command(makemigrations.Command):
     def handle(self, *args: Any, **options: Any) -> Any:
         if options["update"]:
             # One migration cannot take several.
-            self.autodetector = makemigrations.Command.autodetector
+            self.autodetector = makemigrations.Command.autodetector  # type: ignore[assignment, misc]
         writer = makemigrations.MigrationWriter
         makemigrations.MigrationWriter = SafeMigrationWriter
         try:
