@@ -11,7 +11,10 @@ BEFORE = """
         customer = models.ForeignKey(Customer, models.CASCADE)
         total = models.IntegerField(default=0)
 """
-ROWS = "INSERT INTO shop_customer (name) VALUES ('x'); INSERT INTO shop_order (customer_id, total) SELECT 1, generate_series(1, 500)"
+ROWS = """
+    INSERT INTO shop_customer (name) VALUES ('x');
+    INSERT INTO shop_order (customer_id, total) SELECT 1, generate_series(1, 500)
+"""
 
 
 class MakemigrationsTest(unittest.TestCase):
@@ -28,7 +31,7 @@ class MakemigrationsTest(unittest.TestCase):
     def change(self, *fields, more="", arguments=(), answers=""):
         """The migrations that are made when the order gets these fields, and what is printed."""
         before = self.project.migrations()
-        self.project.models(BEFORE + "".join(f"    {field}\n    " for field in fields) + more)
+        self.project.models(BEFORE + "".join(f"        {field}\n" for field in fields) + more)
         output = self.project.manage("makemigrations", *arguments, answers=answers)
         return [name for name in self.project.migrations() if name not in before], output
 
@@ -39,8 +42,8 @@ class MakemigrationsTest(unittest.TestCase):
 
     def test_rows_get_what_djangos_operation_gives_them(self):
         names, output = self.change(
-            "    paid = models.BooleanField(null=True, default=False)",
-            "    channel = models.CharField(max_length=9, null=True, db_default='web')",
+            "paid = models.BooleanField(null=True, default=False)",
+            "channel = models.CharField(max_length=9, null=True, db_default='web')",
         )
         self.assertEqual(len(names), 2)
         self.assertIn("(SafeAddField)", output)
@@ -52,17 +55,17 @@ class MakemigrationsTest(unittest.TestCase):
         self.assertIn("No changes detected", self.project.manage("makemigrations", "--check"))
 
     def test_the_usual_edit(self):
-        self.change("    status = models.CharField(max_length=10, null=True)")
+        self.change("status = models.CharField(max_length=10, null=True)")
         self.project.manage("migrate", "-v0")
-        names, _ = self.change("    status = models.CharField(max_length=20, default='active')")
+        names, _ = self.change("status = models.CharField(max_length=20, default='active')")
         self.assertIn("SafeAlterField", self.project.text(*names))
         self.project.manage("migrate", "-v0")
         self.assertEqual(self.project.sql("SELECT DISTINCT status FROM shop_order"), [("active",)])
 
     def test_a_safe_operation_is_in_a_migration_of_its_own(self):
         names, _ = self.change(
-            "    status = models.CharField(max_length=10, default='x')",
-            "    label = models.ForeignKey('Label', models.CASCADE, null=True)",
+            "status = models.CharField(max_length=10, default='x')",
+            "label = models.ForeignKey('Label', models.CASCADE, null=True)",
             more="\n    class Label(models.Model):\n        text = models.TextField()\n",
         )
         self.assertEqual([name[:4] for name in names], ["0002", "0003", "0004"])
@@ -78,15 +81,15 @@ class MakemigrationsTest(unittest.TestCase):
         self.project.manage("migrate", "-v0")
 
     def test_the_answer_at_the_prompt_is_put_into_the_rows(self):
-        names, _ = self.change("    status = models.CharField(max_length=10)", answers="1\n'asked'\n")
+        names, _ = self.change("status = models.CharField(max_length=10)", answers="1\n'asked'\n")
         self.assertIn("SafeAddNotNullField", self.project.text(*names))
         self.project.manage("migrate", "-v0")
         self.assertEqual(self.project.sql("SELECT DISTINCT status FROM shop_order"), [("asked",)])
-        self.change("    status = models.CharField(max_length=10)\n        code = models.IntegerField(null=True)")
+        self.change("status = models.CharField(max_length=10)", "code = models.IntegerField(null=True)")
         self.project.manage("migrate", "-v0")
         self.change(
-            "    status = models.CharField(max_length=10)",
-            "    code = models.IntegerField()",
+            "status = models.CharField(max_length=10)",
+            "code = models.IntegerField()",
             answers="1\n7\n",
         )
         self.project.manage("migrate", "-v0")
@@ -99,7 +102,7 @@ class MakemigrationsTest(unittest.TestCase):
         self.assertEqual(self.project.migrations(), ["0001_initial"])
 
     def test_names_and_updates(self):
-        names, _ = self.change("    status = models.IntegerField(null=True)", arguments=["--name", "mine"])
+        names, _ = self.change("status = models.IntegerField(null=True)", arguments=["--name", "mine"])
         self.assertEqual(names, ["0002_mine"])
         self.project.models(
             BEFORE + "        status = models.IntegerField(null=True)\n        code = models.IntegerField(null=True)\n"
@@ -109,26 +112,26 @@ class MakemigrationsTest(unittest.TestCase):
 
     def test_what_has_no_safe_operation_is_djangos(self):
         names, output = self.change(
-            "    customers = models.ManyToManyField(Customer, related_name='many')",
+            "customers = models.ManyToManyField(Customer, related_name='many')",
         )
         self.assertIn("migrations.AddField", self.project.text(*names))
         self.assertNotIn("Safe operations", output)
 
     def test_a_squashed_migration_creates_the_table_whole(self):
-        self.change("    status = models.CharField(max_length=10, null=True)")
+        self.change("status = models.CharField(max_length=10, null=True)")
         self.project.migration(
             "0003_fill",
             "django_safe_backfill.SafeBackfill('order', 'status', 'x', elidable=True)",
             after=self.project.migrations()[-1],
         )
-        self.change("    status = models.CharField(max_length=10)", answers="2\n")
+        self.change("status = models.CharField(max_length=10)", answers="2\n")
         self.project.manage("squashmigrations", "shop", "0004", "--no-input")
         squashed = next(name for name in self.project.migrations() if "squashed" in name)
         self.assertNotIn("Safe", self.project.text(squashed))
         self.project.manage("check")
 
     def test_a_squashed_migration_that_keeps_a_safe_operation_is_told(self):
-        self.change("    status = models.CharField(max_length=10, null=True)")
+        self.change("status = models.CharField(max_length=10, null=True)")
         self.project.migration(
             "0003_fill",
             "django_safe_backfill.SafeBackfill('order', 'status', 'x')",

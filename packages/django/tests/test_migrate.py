@@ -85,7 +85,7 @@ class MigrateTest(unittest.TestCase):
         if status != 0:
             # The server has not noticed yet, or fills its last batch.
             self.assertNotIn("Traceback", output)
-            self.assertRegex(output, "CommandError: .*process")
+            self.assertRegex(output, "\nSafeMigrationError: another session is working")
         self.project.wait_until(f"NOT {FILLING}")
         self.quickly()
         self.project.manage("migrate", "-v0")
@@ -99,7 +99,7 @@ class MigrateTest(unittest.TestCase):
         first.communicate(timeout=60)
         self.assertEqual(status, 1)
         self.assertNotIn("Traceback", output)
-        self.assertRegex(output, "CommandError: .*process")
+        self.assertRegex(output, "\nSafeMigrationError: another session is working")
 
     def test_rows_that_are_null_still_fail_the_migration(self):
         self.project.sql(

@@ -35,6 +35,12 @@ class Output:
 output = Output()
 
 
+def break_line() -> None:
+    """Has an error begin on a line of its own, and not behind the name of the migration."""
+    if output.verbosity >= 1:
+        output.write("\n")
+
+
 def begin(verbosity: int = 0, stdout: Any = None, **kwargs: Any) -> None:
     """A receiver of `pre_migrate`."""
     output.stream, output.verbosity = stdout, verbosity

@@ -8,6 +8,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.operations.fields import AlterField, FieldOperation, RenameField
 from django.db.models import Model
 
+from django_safe_backfill import progress
 from django_safe_backfill.errors import SafeMigrationError
 
 ALONE = "put it into a migration of its own, with atomic = False"
@@ -27,7 +28,11 @@ class SafeOperation(FieldOperation):
         model = to_state.apps.get_model(app_label, self.model_name)
         if self.allow_migrate_model(schema_editor.connection.alias, model):
             self.require_session(schema_editor)
-            self.apply(schema_editor, from_state.apps.get_model(app_label, self.model_name), model)
+            try:
+                self.apply(schema_editor, from_state.apps.get_model(app_label, self.model_name), model)
+            except SafeMigrationError:
+                progress.break_line()
+                raise
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         """Does it, on PostgreSQL."""

@@ -22,12 +22,10 @@ class SafeMigrationWriter(MigrationWriter):
 class Command(makemigrations.Command):
     """Django's own, with safe operations where tables are there already, each in a migration of its own."""
 
-    autodetector = SafeAutodetector
-
     def handle(self, *args: Any, **options: Any) -> Any:
-        if options["update"]:
-            # One migration cannot take several.
-            self.autodetector = makemigrations.Command.autodetector  # type: ignore[assignment, misc]
+        # One migration cannot take several. The autodetector of the class has to be that of `migrate`.
+        if not options["update"]:
+            self.autodetector = SafeAutodetector  # type: ignore[misc]
         writer = makemigrations.MigrationWriter
         makemigrations.MigrationWriter = SafeMigrationWriter
         try:
