@@ -16,22 +16,32 @@ ENV PG_CONFIG=/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config
 # What pgrx reads instead of a configuration of its own.
 ENV PGRX_PG_CONFIG_PATH=${PG_CONFIG}
 WORKDIR /build
-COPY Cargo.toml Cargo.lock pg_safe_backfill.control ./
-COPY bench bench
-COPY planner planner
+# First what changes rarely: the crates that this one is built of.
+COPY Cargo.toml Cargo.lock ./
+COPY bench/Cargo.toml bench/
+COPY planner/Cargo.toml planner/
+COPY testenv/Cargo.toml testenv/
+COPY tests/Cargo.toml tests/
+RUN folders='bench/src planner/src testenv/src tests src' \
+    && mkdir -p $folders && for folder in $folders; do touch "$folder/lib.rs"; done \
+    && cargo build --release --lib --no-default-features --features "pg${PG_MAJOR}"
+COPY pg_safe_backfill.control ./
 COPY scripts scripts
 COPY sql sql
+COPY planner planner
 COPY src src
-COPY testenv testenv
-COPY tests tests
-RUN PG_VERSION=${PG_MAJOR} scripts/install /package
+# Newer than what was built of nothing.
+RUN touch src/lib.rs planner/src/lib.rs && PG_VERSION=${PG_MAJOR} scripts/install /package
+
+FROM ${POSTGRES_IMAGE} AS db
+COPY --from=build /package/ /
+RUN echo 'CREATE EXTENSION pg_safe_backfill;' > /docker-entrypoint-initdb.d/pg_safe_backfill.sql
 
 # Shows the three ways side by side on a server of its own, and draws the picture: docker compose run demo.
 FROM build AS demo
-RUN cargo build --release --package bench --bin demo && cp -a /package/. /
+COPY testenv testenv
+COPY tests tests
+COPY bench bench
+RUN touch */src/lib.rs && cargo build --release --package bench --bin demo && cp -a /package/. /
 ENV SAFE_BACKFILL_RUN_AS=postgres
 ENTRYPOINT ["target/release/demo", "--picture", "/pictures"]
-
-FROM ${POSTGRES_IMAGE}
-COPY --from=build /package/ /
-RUN echo 'CREATE EXTENSION pg_safe_backfill;' > /docker-entrypoint-initdb.d/pg_safe_backfill.sql

@@ -46,9 +46,10 @@ test-regress: install test-regress-only ## psql sessions; ARGS=--accept to take 
 test-regress-only:
 	$(with_pg) scripts/regress $(ARGS)
 
-test-examples: install test-examples-only ## the Django example and the migration tools of the guide
+test-examples: install test-examples-only ## the Django package, the Django example and the migration tools of the guide
 
 test-examples-only:
+	$(with_pg) packages/django/run_tests
 	$(with_pg) examples/django/run_tests
 	$(with_pg) examples/tools/run_tests
 

@@ -5,9 +5,10 @@ SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "not a secret")
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
-INSTALLED_APPS = ["safe_migrations", "demoapp"]
+INSTALLED_APPS = ["django_safe_backfill", "django_safe_backfill.makemigrations", "demoapp"]
 MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 DATABASES = {
     "default": {
@@ -23,3 +24,17 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 MIGRATION_WAYS = {"safe": "demoapp.migrations", "risky": "demoapp.risky_migrations"}
 MIGRATION_MODULES = {"demoapp": MIGRATION_WAYS[os.environ.get("MIGRATION_WAY", "safe")]}
+
+# The health checks of Docker Compose would hide everything else.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {
+        "no_health_checks": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: "/health/" not in record.getMessage(),
+        }
+    },
+    "handlers": {"requests": {"class": "logging.StreamHandler", "filters": ["no_health_checks"]}},
+    "loggers": {"django.server": {"handlers": ["requests"], "level": "INFO", "propagate": False}},
+}

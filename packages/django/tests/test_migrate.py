@@ -130,6 +130,19 @@ class MigrateTest(unittest.TestCase):
         nested = f"migrations.SeparateDatabaseAndState(database_operations=[{both}])"
         self.project.migration("0002_fill", nested, after="0001_initial")
         self.assertIn("safe_backfill.E002", self.project.try_to_manage("check")[1])
+        twice = (
+            "django_safe_backfill.SafeAddField('order', 'x', models.IntegerField(null=True)),"
+            "django_safe_backfill.SafeAlterField('order', 'x', models.IntegerField(null=True, unique=True))"
+        )
+        self.project.migration("0002_fill", twice, after="0001_initial")
+        self.assertIn("safe_backfill.E002", self.project.try_to_manage("check")[1])
+        all_steps = (
+            "django_safe_backfill.SafeAddField('order', 'x', models.IntegerField(null=True)),"
+            "django_safe_backfill.SafeBackfill('order', 'x', 1),"
+            "django_safe_backfill.SafeSetNotNull('order', 'x', models.IntegerField())"
+        )
+        self.project.migration("0002_fill", all_steps, after="0001_initial")
+        self.project.manage("check")
         beside_state = f"migrations.SeparateDatabaseAndState(state_operations=[]), {FILL}"
         self.project.migration("0002_fill", beside_state, after="0001_initial")
         self.project.manage("check")

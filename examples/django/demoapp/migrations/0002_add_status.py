@@ -1,11 +1,9 @@
 from django.db import migrations, models
-
-from safe_migrations.operations import AddColumn
+from django_safe_backfill import SafeAddField
 
 
 def add_status(model):
-    field = models.CharField(max_length=20, null=True, blank=True, db_default="active")
-    return AddColumn(model, "status", field)
+    return SafeAddField(model, "status", models.CharField(max_length=20, null=True, blank=True))
 
 
 class Migration(migrations.Migration):

@@ -1,6 +1,5 @@
 from django.db import migrations
-
-from safe_migrations.operations import SafeBackfill
+from django_safe_backfill import SafeBackfill
 
 
 class Migration(migrations.Migration):

@@ -1,11 +1,10 @@
 from django.db import migrations, models
-
-from safe_migrations.operations import SafeSetNotNull
+from django_safe_backfill import SafeAlterField
 
 
 def require_status(model):
-    field = models.CharField(max_length=20, db_default="active")
-    return SafeSetNotNull(model, "status", field)
+    """Rows that came in without a status since the fill get the default first."""
+    return SafeAlterField(model, "status", models.CharField(max_length=20, db_default="active"))
 
 
 class Migration(migrations.Migration):

@@ -12,7 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 
 from django_safe_backfill import conf
-from django_safe_backfill.operations.base import SafeOperation
+from django_safe_backfill.operations import SafeAddField, SafeAlterField, SafeOperation, SafeSetNotNull
 
 
 def check_setting(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -25,7 +25,7 @@ def check_setting(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 
 def check_migrations(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """A safe operation commits as it goes, and is run again after it was stopped: it needs a migration of its own.
+    """Safe operations commit as they go, and are run again after they were stopped: they need migrations of their own.
 
     Reads the files of migrations, and no database."""
     loader = MigrationLoader(None, load=False)
@@ -57,13 +57,23 @@ def found_in(migration: Migration) -> Iterator[CheckMessage]:
             obj=migration,
             id="safe_backfill.E001",
         )
-    if len(operations) > 1:
+    if len(safe) < len(operations) or changes_a_field_twice(safe):
         yield Error(
             f"{first} stands beside other operations: if one of them is stopped, those before it are run again.",
-            hint=f"Put each {first} into a migration of its own.",
+            hint="Put it into a migration of its own, or beside safe operations on other fields.",
             obj=migration,
             id="safe_backfill.E002",
         )
+
+
+def changes_a_field_twice(operations: Sequence[SafeOperation]) -> bool:
+    """Whether a field is added and altered: run again, the first operation would find what the second has made."""
+    changed = [
+        (operation.model_name_lower, operation.name_lower)
+        for operation in operations
+        if isinstance(operation, SafeAddField | SafeAlterField) and not isinstance(operation, SafeSetNotNull)
+    ]
+    return len(set(changed)) < len(changed)
 
 
 def on_database(operations: Sequence[Operation]) -> Iterator[Operation]:

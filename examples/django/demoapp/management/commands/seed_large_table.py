@@ -1,9 +1,13 @@
-from django.core.management.base import BaseCommand
+import time
+
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from tqdm import tqdm
 
 SMALL_COUNT = 10
 CHUNK = 100_000
+# Seconds.
+PATIENCE = 30
 
 
 class Command(BaseCommand):
@@ -13,6 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("--large-count", type=int, default=10_000_000)
 
     def handle(self, *args, large_count, **options):
+        wait_for_tables()
         with connection.cursor() as cursor:
             cursor.execute("TRUNCATE small_user, large_user RESTART IDENTITY")
             insert(cursor, "small_user", 1, SMALL_COUNT)
@@ -24,6 +29,15 @@ class Command(BaseCommand):
             # Otherwise autovacuum would do so in the middle of the first migration.
             cursor.execute("VACUUM (ANALYZE) small_user, large_user")
         self.stdout.write(f"small_user: {SMALL_COUNT} rows, large_user: {large_count} rows")
+
+
+def wait_for_tables():
+    """Right after `docker compose up -d` the first migration may still be running."""
+    deadline = time.monotonic() + PATIENCE
+    while not {"small_user", "large_user"} <= set(connection.introspection.table_names()):
+        if time.monotonic() > deadline:
+            raise CommandError("There are no tables. Run: manage.py migrate demoapp 0001")
+        time.sleep(0.5)
 
 
 def insert(cursor, table, first, last):

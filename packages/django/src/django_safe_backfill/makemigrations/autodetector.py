@@ -1,5 +1,6 @@
 """Finds the same changes as Django's autodetector, and takes the safe operation for each that has one."""
 
+from itertools import groupby
 from typing import Any
 
 from django.db import connections, router
@@ -13,7 +14,7 @@ from django_safe_backfill.operations import SafeOperation
 
 
 class SafeAutodetector(MigrationAutodetector):
-    """Each safe operation is in a migration of its own that is not atomic, in the place that it had."""
+    """Safe operations are in migrations of their own that are not atomic, in the place that they had."""
 
     def _optimize_migrations(self) -> None:
         # Before operations are taken apart, Django may merge them.
@@ -26,14 +27,8 @@ class SafeAutodetector(MigrationAutodetector):
     def parts(self, migration: Migration) -> list[Migration]:
         """The migration, or several in its place, of which the last has its name: others depend on that."""
         operations = [self.in_place_of(migration.app_label, operation) for operation in migration.operations]
-        groups: list[list[Operation]] = [[]]
-        for operation in operations:
-            if isinstance(operation, SafeOperation):
-                groups += [[operation], []]
-            else:
-                groups[-1].append(operation)
-        groups = [group for group in groups if group]
-        if not any(isinstance(operation, SafeOperation) for operation in operations):
+        groups = [list(group) for _, group in groupby(operations, is_safe)]
+        if not any(map(is_safe, operations)):
             return [migration]
         return self.chained(migration, groups)
 
@@ -47,7 +42,7 @@ class SafeAutodetector(MigrationAutodetector):
             if parts:
                 part.dependencies.append((migration.app_label, parts[-1].name))
             part.initial = migration.initial if number == 1 else None
-            part.atomic = not isinstance(operations[0], SafeOperation)
+            part.atomic = not is_safe(operations[0])
             parts.append(part)
         return parts
 
@@ -82,6 +77,10 @@ class SafeAutodetector(MigrationAutodetector):
         if refusal(connection, old, new) or not gain(connection, old, new):
             return operation
         return SafeAlterField(operation.model_name, operation.name, operation.field, operation.preserve_default)
+
+
+def is_safe(operation: Operation) -> bool:
+    return isinstance(operation, SafeOperation)
 
 
 def safe_addition(operation: AddField) -> Operation:

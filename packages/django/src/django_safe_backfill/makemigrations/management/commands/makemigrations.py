@@ -9,18 +9,21 @@ from django_safe_backfill.makemigrations.autodetector import SafeAutodetector
 from django_safe_backfill.operations import SafeOperation
 
 HEADER = "class Migration(migrations.Migration):\n"
+ATOMIC = "    atomic = False\n"
 
 
 class SafeMigrationWriter(MigrationWriter):
-    """Django's own does not write whether a migration is atomic."""
+    """Before Django 6.1, its own does not write whether a migration is atomic."""
 
     def as_string(self) -> str:
         text = super().as_string()
-        return text if self.migration.atomic else text.replace(HEADER, f"{HEADER}\n    atomic = False\n", 1)
+        if self.migration.atomic or ATOMIC in text:
+            return text
+        return text.replace(HEADER, f"{HEADER}\n{ATOMIC}", 1)
 
 
 class Command(makemigrations.Command):
-    """Django's own, with safe operations where tables are there already, each in a migration of its own."""
+    """Django's own, with safe operations where tables are there already, in migrations of their own."""
 
     def handle(self, *args: Any, **options: Any) -> Any:
         # One migration cannot take several. The autodetector of the class has to be that of `migrate`.
@@ -42,4 +45,4 @@ class Command(makemigrations.Command):
             for operation in migration.operations
         ]
         if self.verbosity >= 1 and any(isinstance(operation, SafeOperation) for operation in operations):
-            self.log("Safe operations took the place of Django's own, each in a migration that is not atomic.")
+            self.log("Safe operations took the place of Django's own, in migrations that are not atomic.")

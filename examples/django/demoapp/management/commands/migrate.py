@@ -1,13 +1,9 @@
 from django.core.management import call_command
 from django.core.management.commands import migrate
 
-from safe_migrations.autodetector import SafeAutodetector
-
 
 class Command(migrate.Command):
     """Django's own, with the `--list` that it had once: `showmigrations` by another name."""
-
-    autodetector = SafeAutodetector
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
