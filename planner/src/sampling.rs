@@ -9,6 +9,11 @@ use std::collections::BTreeSet;
 const STANDARD_ERRORS: f64 = 1.96;
 /// If none of n blocks has a row, fewer than 3/n of all have one, with the same certainty ("rule of three").
 const NONE_OF_N: f64 = 3.0;
+/// Of a Poisson distribution of which n was drawn, the mean is at most n + 3 + 2.3 √n, with the same certainty or more.
+const ROOT_OF_N: f64 = 2.3;
+
+/// With so many blocks that have rows, their spread tells how far the estimate may be from the truth.
+const MANY: f64 = 30.0;
 
 /// Blocks drawn from those of a table, in several rounds, each of which is a sample of the whole table by itself.
 ///
@@ -60,6 +65,8 @@ pub struct Tally {
     blocks: f64,
     sum: f64,
     squares: f64,
+    /// Blocks that have rows.
+    hits: f64,
 }
 
 impl Tally {
@@ -69,6 +76,7 @@ impl Tally {
         self.blocks += 1.0;
         self.sum += rows;
         self.squares += rows * rows;
+        self.hits += f64::from(u8::from(rows > 0.0));
     }
 
     /// How many blocks were counted.
@@ -96,12 +104,18 @@ impl Tally {
         let unseen = 1.0 - self.blocks / all;
         let variance = (self.squares - self.sum * mean).max(0.0) / (self.blocks - 1.0).max(1.0);
         let spread = STANDARD_ERRORS * all * (variance / self.blocks * unseen).sqrt();
-        // Blocks that differ from all others may not have been drawn.
-        let rare = NONE_OF_N / self.blocks * all * unseen * most;
-        let bound = if variance == 0.0 { rare } else { spread };
+        // Where few blocks have rows, or all have as many, others that have more may not have been drawn.
+        let missed = match variance == 0.0 {
+            true => NONE_OF_N,
+            false if self.hits < MANY.min(self.blocks / 2.0) => {
+                NONE_OF_N + ROOT_OF_N * self.hits.sqrt()
+            }
+            false => 0.0,
+        };
+        let rare = missed / self.blocks * all * unseen * most;
         Estimate {
             rows: mean * all,
-            bound: bound.min(all * most),
+            bound: spread.max(rare).min(all * most),
         }
     }
 }
@@ -188,6 +202,23 @@ mod tests {
         });
         let within = within.count();
         assert!((366..=394).contains(&within), "{within} of 400");
+    }
+
+    /// Rows that lie together on few blocks of many, of which a sample finds one, some, or none.
+    #[test]
+    fn the_truth_is_within_the_bound_though_few_blocks_have_rows() {
+        for clustered in [2, 10, 60, 200] {
+            let within = (0..400u64).filter(|&seed| {
+                let mut tally = Tally::default();
+                let drawn = Drawn::new(20_000, 500, 1, seed.wrapping_mul(0x1234_5678_9abc));
+                let rows = |block: &u32| if *block < clustered { 100 } else { 0 };
+                all(&drawn).iter().for_each(|block| tally.add(rows(block)));
+                let estimate = tally.of_all(20_000, 100.0);
+                (estimate.rows - f64::from(clustered) * 100.0).abs() <= estimate.bound
+            });
+            let within = within.count();
+            assert!(within >= 366, "{clustered} blocks: {within} of 400");
+        }
     }
 
     #[test]

@@ -9,11 +9,13 @@ use crate::error::Error;
 use crate::fill::leaf_table::WORTH_RECYCLING;
 use crate::fill::state::most_in_flight;
 use crate::messages::amounts::{approximately, seconds, size};
+use crate::pg::failure::Failure;
+use crate::pg::interrupts;
 use crate::pg::tx::Tx;
 use crate::plan::finding::{Finding, Verdict};
 use crate::plan::indexes::{self, Named};
 use crate::plan::instant;
-use crate::plan::refusals::Proven;
+use crate::plan::refusals::{Proven, of_failure};
 use crate::plan::sample::{self, Leaf, Sample};
 use crate::plan::settings::{self as server_settings, Server};
 use crate::settings;
@@ -47,6 +49,7 @@ struct Costs {
 pub fn find(tx: &Tx, proven: &Proven, horizon: Horizon) -> Result<Vec<Finding>, Error> {
     let costs = Costs::reckon(tx, proven, horizon)?;
     let mut findings = vec![costs.rows()];
+    findings.extend(costs.sample.failure.clone().map(of_row));
     findings.extend(costs.left());
     findings.push(instant::finding(
         tx,
@@ -66,6 +69,21 @@ pub fn find(tx: &Tx, proven: &Proven, horizon: Horizon) -> Result<Vec<Finding>, 
         ]);
     }
     Ok(findings)
+}
+
+/// What a row that was read did to the filter or the expression, as it would to a backfill.
+fn of_row(failure: Failure) -> Finding {
+    let finding = of_failure(failure);
+    Finding {
+        finding: format!("at one of the rows that were read: {}", finding.finding),
+        advice: finding.advice.or_else(|| {
+            Some(
+                "Repair such rows, or leave them out by a filter; a backfill would stop there."
+                    .into(),
+            )
+        }),
+        ..finding
+    }
 }
 
 impl Costs {
@@ -94,6 +112,7 @@ impl Costs {
             },
         };
         for leaf in std::mem::take(&mut sample.leaves) {
+            interrupts::check();
             let Some(&table) = tables.get(&leaf.oid) else {
                 continue;
             };
@@ -128,7 +147,10 @@ impl Costs {
     fn rows(&self) -> Finding {
         let sample = &self.sample;
         let how = match sample.read >= sample.blocks {
-            true => format!("all {} blocks were read", sample.blocks),
+            true => match sample.blocks {
+                1 => "its only block was read".into(),
+                blocks => format!("all {blocks} blocks were read"),
+            },
             false => format!(
                 "{} of {} blocks were read; the bound holds 95 times of 100",
                 sample.read, sample.blocks
@@ -284,14 +306,14 @@ impl Costs {
             true => ", on the assumption that \"wal_compression\" halves them",
             false => "",
         };
-        Finding::note(
-            "WAL",
-            format!(
-                "{}, of which {} are full page images{compressed}",
-                size(forecast.wal_bytes),
+        let images = match forecast.image_bytes > 0.0 {
+            true => format!(
+                ", of which {} are full page images{compressed}",
                 size(forecast.image_bytes)
             ),
-        )
+            false => String::new(),
+        };
+        Finding::note("WAL", format!("{}{images}", size(forecast.wal_bytes)))
     }
 
     fn batches(&self, proven: &Proven) -> Finding {
@@ -314,22 +336,31 @@ impl Costs {
         };
         Finding::note(
             "time",
-            format!("about {} with one process, {how}", seconds(time)),
+            match time < Duration::from_secs(1) {
+                true => format!("less than a second, {how}"),
+                false => format!("about {} with one process, {how}", seconds(time)),
+            },
         )
     }
 
     fn disk(&self) -> Finding {
         let forecast = &self.forecast;
         let wal = forecast.wal_bytes.min(self.server.max_wal_size);
+        let kept = match forecast.wal_bytes > wal {
+            true => format!(
+                ", or {} if a replication slot or the archiver keeps it all",
+                size(forecast.wal_bytes)
+            ),
+            false => String::new(),
+        };
         Finding::of(
             Verdict::Note,
             "disk space",
             format!(
-                "{} for the table, {} for its indexes; for WAL {}, or {} if a replication slot or the archiver keeps it all",
+                "{} for the table, {} for its indexes; for WAL {}{kept}",
                 size(forecast.heap_bytes),
                 size(forecast.index_bytes.iter().sum()),
-                size(wal),
-                size(forecast.wal_bytes)
+                size(wal)
             ),
             "SQL does not show how much is free: look with df, on the server and on its standbys.",
         )

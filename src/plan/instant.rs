@@ -28,8 +28,8 @@ pub fn finding(tx: &Tx, proven: &Proven, rows: Estimate, lacking: Estimate) -> F
         );
     }
     let lacking = format!(
-        "{} lack the column physically: they were written before it was added ({:.0} % of those to fill)",
-        approximately(lacking),
+        "{} the column physically, having been written before it was added ({:.0} % of those to fill)",
+        lack(lacking),
         100.0 * lacking.rows / rows.rows
     );
     if takes_one_value_for_each(proven) {
@@ -55,6 +55,15 @@ pub fn finding(tx: &Tx, proven: &Proven, rows: Estimate, lacking: Estimate) -> F
             }
         }
     }
+}
+
+fn lack(lacking: Estimate) -> String {
+    let verb = if lacking.rows.round() == 1.0 {
+        "lacks"
+    } else {
+        "lack"
+    };
+    format!("{} {verb}", approximately(lacking))
 }
 
 fn takes_one_value_for_each(proven: &Proven) -> bool {

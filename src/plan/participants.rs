@@ -79,7 +79,7 @@ const PARTICIPANTS: &[Participant] = &[
             JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attname = $2::name
             WHERE c.contype = 'f' AND c.conrelid = ANY ($1) AND a.attnum = ANY (c.conkey)",
         verdict: Verdict::Note,
-        finding: "are checked for each row that is filled, and lock the rows referred to",
+        finding: "are checked for each row that is filled, locking the rows referred to",
         advice: None,
     },
     Participant {
@@ -130,15 +130,17 @@ const PARTICIPANTS: &[Participant] = &[
         names: "SELECT format('%I', r.rulename) FROM pg_rewrite r
             WHERE r.ev_class = ANY ($1) AND r.ev_type IN ('2', '3') AND $2::name IS NOT NULL",
         verdict: Verdict::Note,
-        finding: "exist, and do not act on a backfill",
+        finding: "exist, without effect on a backfill",
         advice: None,
     },
     Participant {
         topic: "publications",
         plural: "publications",
         names: published!(
-            "(c.relreplident = 'n' OR c.relreplident = 'd'
-              AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))"
+            // As `RelationGetIndexList` chooses the index.
+            "c.relreplident <> 'f' AND NOT EXISTS (
+                SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+                AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))"
         ),
         verdict: Verdict::Blocker,
         finding: "publish updates of a table that has no replica identity: PostgreSQL refuses to update it",
@@ -149,7 +151,7 @@ const PARTICIPANTS: &[Participant] = &[
         plural: "publications",
         names: published!("true"),
         verdict: Verdict::Note,
-        finding: "send each row that is filled to their subscribers",
+        finding: "send each row that is filled to subscribers",
         advice: Some("Make sure that the subscribers have the column, and watch how far behind they are."),
     },
     Participant {
@@ -158,7 +160,7 @@ const PARTICIPANTS: &[Participant] = &[
         names: "SELECT format('%I', p.polname) FROM pg_policy p
             WHERE p.polrelid = ANY ($1) AND $2::name IS NOT NULL",
         verdict: Verdict::Ok,
-        finding: "exist, and do not hide rows from the current user",
+        finding: "exist, without hiding rows from the current user",
         advice: None,
     },
 ];
@@ -219,10 +221,22 @@ impl Participant {
         Finding {
             topic: self.topic,
             verdict: self.verdict,
-            finding: format!("{named}{more} {}", self.finding),
+            finding: format!("{named}{more} {}", agreeing(names.len(), self.finding)),
             advice: self.advice.map(Into::into),
         }
     }
+}
+
+/// The finding, which begins with a verb in the plural, about one thing or several.
+fn agreeing(count: usize, finding: &str) -> String {
+    let (verb, rest) = finding.split_once(' ').unwrap_or((finding, ""));
+    let verb = match (count, verb) {
+        (1, "are") => "is".into(),
+        (1, verb) if verb.ends_with("sh") => format!("{verb}es"),
+        (1, verb) if verb != "must" => format!("{verb}s"),
+        _ => verb.to_owned(),
+    };
+    format!("{verb} {rest}")
 }
 
 /// What new rows get that do not give the column a value.
@@ -243,5 +257,19 @@ fn new_rows(target: &Target) -> Finding {
                 quote(column)
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_agree_with_how_many_there_are() {
+        assert_eq!(agreeing(1, "fire after each row"), "fires after each row");
+        assert_eq!(agreeing(1, "are NOT VALID"), "is NOT VALID");
+        assert_eq!(agreeing(1, "publish updates"), "publishes updates");
+        assert_eq!(agreeing(1, "must allow the value"), "must allow the value");
+        assert_eq!(agreeing(2, "fire after each row"), "fire after each row");
     }
 }

@@ -164,7 +164,8 @@ fn of_session(error: &Error) -> Finding {
     }
 }
 
-fn of_failure(failure: Failure) -> Finding {
+/// What a backfill would end with.
+pub fn of_failure(failure: Failure) -> Finding {
     Finding {
         topic: TOPIC,
         verdict: Verdict::Blocker,

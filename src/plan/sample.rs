@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fill::statements::{Due, Hazards, LeafName, LeafStatements};
 use crate::fill::target::Target;
 use crate::fill::value::Value;
+use crate::pg::failure::Failure;
 use crate::pg::heap::{Column, Table};
 use crate::pg::heap_sample::Looked;
 use crate::pg::ring::Ring;
@@ -27,8 +28,8 @@ const MOST_BLOCKS: u32 = 2048;
 const ROUNDS: usize = 8;
 /// No other round begins after this time.
 const READING_TIME: Duration = Duration::from_millis(1500);
-/// Rows that one statement tries the filter and the expression on.
-const PROBED: usize = 1000;
+/// Rows that one statement tries the filter and the expression on: few, so that a slow one ends in time.
+const PROBED: usize = 200;
 /// Bytes of a value of which nothing is known.
 const GUESS: usize = 16;
 
@@ -64,6 +65,8 @@ pub struct Sample {
     pub live: Estimate,
     /// Neither the filter nor the expression was tried.
     pub is_unfiltered: bool,
+    /// Why the filter or the expression could not be tried on a row, which leaves out what it would.
+    pub failure: Option<Failure>,
     /// By how much rows grow.
     pub growth: Growth,
 }
@@ -71,11 +74,10 @@ pub struct Sample {
 /// Reads pages of all leaves.
 ///
 /// # Errors
-/// PostgreSQL's own, of the filter or the expression.
+/// PostgreSQL's own, where it is the time that makes them, such as a cancellation.
 pub fn take(tx: &Tx, proven: &Proven) -> Result<Sample, Error> {
     let target = &proven.target;
     let mut reader = Reader::new(tx, proven);
-    let began = Instant::now();
     let blocks: u64 = reader.leaves.iter().map(|leaf| u64::from(leaf.1)).sum();
     // More blocks than fit in 32 bits are numbered by units of several.
     let unit = blocks.div_ceil(u64::from(u32::MAX)).max(1);
@@ -84,10 +86,11 @@ pub fn take(tx: &Tx, proven: &Proven) -> Result<Sample, Error> {
     let drawn = Drawn::new(units, MOST_BLOCKS, ROUNDS, seed);
     for round in drawn.rounds() {
         reader.read(round.map(|block| u64::from(block) * unit))?;
-        if began.elapsed() > READING_TIME {
+        if reader.began.elapsed() > READING_TIME {
             break;
         }
     }
+    reader.read_missed()?;
     Ok(reader.sample(blocks))
 }
 
@@ -102,6 +105,10 @@ struct Reader<'a> {
     columns: HashMap<pg_sys::Oid, Attribute>,
     looked: BTreeMap<usize, BTreeMap<u32, Looked>>,
     allows_hot: HashMap<usize, bool>,
+    failure: Option<Failure>,
+    /// Leaves of which no block was drawn, and one was read to know what their rows are like: it does not count rows.
+    missed: HashSet<usize>,
+    began: Instant,
 }
 
 impl<'a> Reader<'a> {
@@ -117,6 +124,9 @@ impl<'a> Reader<'a> {
             columns: Attribute::find_all(tx, &target.leaves, &target.column),
             looked: BTreeMap::new(),
             allows_hot: HashMap::new(),
+            failure: None,
+            missed: HashSet::new(),
+            began: Instant::now(),
         }
     }
 
@@ -138,6 +148,22 @@ impl<'a> Reader<'a> {
         }
         for (leaf, blocks) in by_leaf {
             self.read_leaf(leaf, &blocks)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one block of each leaf of which none was drawn, while there is time.
+    fn read_missed(&mut self) -> Result<(), Error> {
+        for leaf in 0..self.leaves.len() {
+            let blocks = self.leaves[leaf].1;
+            if blocks == 0 || self.looked.contains_key(&leaf) {
+                continue;
+            }
+            if self.began.elapsed() > 2 * READING_TIME {
+                break;
+            }
+            self.missed.insert(leaf);
+            self.read_leaf(leaf, &[blocks / 2])?;
         }
         Ok(())
     }
@@ -170,9 +196,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Leaves out the rows that the filter or the expression does.
-    fn leave_out(&self, table: &Table<'_>, column: &Column, looked: &mut BTreeMap<u32, Looked>) {
-        let Some(value) = self.filtering() else {
+    /// Leaves out the rows that the filter or the expression does. Pages that these are too slow to be tried on in time are
+    /// taken for not read.
+    fn leave_out(
+        &mut self,
+        table: &Table<'_>,
+        column: &Column,
+        looked: &mut BTreeMap<u32, Looked>,
+    ) {
+        let Some(value) = self.filtering().filter(|_| self.failure.is_none()) else {
             return;
         };
         let (schema, name) = table.name();
@@ -187,22 +219,30 @@ impl<'a> Reader<'a> {
         };
         let hazards = Hazards::default();
         let statements = LeafStatements::prepare(self.tx, &name, &target, value, hazards);
-        let tids: Vec<Tid> = looked
-            .iter()
-            .flat_map(|(&block, page)| {
-                let rows = page.sampled.page.rows.iter();
-                rows.map(move |row| Tid {
-                    block,
-                    offset: row.offset,
-                })
-            })
-            .collect();
-        let mut due = HashSet::new();
+        let tids = rows_to_try(looked);
+        let (mut due, mut tried) = (HashSet::new(), 0);
         for tids in tids.chunks(PROBED) {
             interrupts::check();
-            let answers = statements.probe(self.tx, tids).into_iter();
+            if tried > 0 && self.began.elapsed() > READING_TIME {
+                break;
+            }
+            tried += tids.len();
+            let probed = self.tx.attempt_if(
+                |failure| !failure.is_passing(),
+                || statements.probe(self.tx, tids),
+            );
+            let answers = match probed {
+                Ok(answers) => answers.into_iter(),
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    return;
+                }
+            };
             let is_due = |is| is == Due::Yes || is == Due::WithoutValue && value.is_unknown();
             due.extend(answers.filter_map(|(tid, is)| is_due(is).then_some(tid)));
+        }
+        for untried in tids.iter().skip(tried) {
+            looked.remove(&untried.block);
         }
         for (&block, page) in looked {
             let is_due = |offset| due.contains(&Tid { block, offset });
@@ -221,7 +261,11 @@ impl<'a> Reader<'a> {
         const MOST_ROWS: f64 = 291.0;
         let (mut due, mut lacking) = (Tally::default(), Tally::default());
         let (mut left, mut live) = (Tally::default(), Tally::default());
-        for page in self.looked.values().flat_map(BTreeMap::values) {
+        let counted = self
+            .looked
+            .iter()
+            .filter(|(leaf, _)| !self.missed.contains(leaf));
+        for page in counted.flat_map(|(_, pages)| pages.values()) {
             due.add(page.sampled.page.rows.len());
             lacking.add(page.lacking.len());
             left.add(page.nulls.saturating_sub(page.sampled.page.rows.len()));
@@ -253,9 +297,25 @@ impl<'a> Reader<'a> {
             left: left.of_all(blocks, most),
             live,
             is_unfiltered,
+            failure: self.failure,
             growth: self.growth,
         }
     }
+}
+
+/// The rows of the pages, those of a page together, in an order that does not follow the table: trying may end anywhere.
+fn rows_to_try(looked: &BTreeMap<u32, Looked>) -> Vec<Tid> {
+    const GOLDEN: u32 = 0x9e37_79b9;
+    let mut pages: Vec<_> = looked.iter().collect();
+    pages.sort_unstable_by_key(|(block, _)| block.wrapping_mul(GOLDEN));
+    let rows = pages.into_iter().flat_map(|(&block, page)| {
+        let rows = page.sampled.page.rows.iter();
+        rows.map(move |row| Tid {
+            block,
+            offset: row.offset,
+        })
+    });
+    rows.collect()
 }
 
 fn sizes(tx: &Tx, target: &Target) -> Vec<(pg_sys::Oid, u32)> {

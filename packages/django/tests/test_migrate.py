@@ -51,7 +51,7 @@ class MigrateTest(unittest.TestCase):
         output = self.project.manage("migrate")
         self.assertIn("Applying shop.0002_fill...\n", output)
         self.assertRegex(output, r"\n    table \"shop_order\": [\d.]+% done, \d+ rows filled")
-        self.assertRegex(output, r"\n    filled 3000 rows of table \"shop_order\"\n    OK\n")
+        self.assertRegex(output, r"\n    filled 3000 rows of table \"shop_order\" OK\n")
 
     def test_it_is_quiet_on_request(self):
         self.slowly()

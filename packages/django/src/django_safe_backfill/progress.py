@@ -59,7 +59,6 @@ class Messages:
     percent: str | None = None
     # Whether something was written on the line where the cursor is.
     is_on_line: bool = False
-    has_written: bool = False
 
     def receive(self, diagnostic: Any) -> None:
         severity = diagnostic.severity_nonlocalized or diagnostic.severity
@@ -84,12 +83,6 @@ class Messages:
         erase = "\r\x1b[K" if self.is_on_line and output.is_terminal else "\n"
         output.write(erase + "    " + text.replace("\n", "\n    "))
         self.is_on_line = replace
-        self.has_written = True
-
-    def finish(self) -> None:
-        """Leaves the cursor where Django writes OK."""
-        if self.has_written:
-            output.write("\n   ")
 
 
 @contextmanager
@@ -102,4 +95,3 @@ def shown(connection: BaseDatabaseWrapper) -> Iterator[Messages]:
         yield messages
     finally:
         session.remove_notice_handler(messages.receive)
-        messages.finish()
