@@ -253,6 +253,31 @@ class SafeAddNotNullFieldTest(OperationTestCase):
         self.assertTrue(self.column()[1])
         self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE status IS NULL"), 0)
 
+    def test_a_column_that_is_there_already_is_finished(self):
+        for options, value in ({"backfill": 5}, 5), ({}, 3):
+            self.sql("ALTER TABLE shop_order DROP COLUMN IF EXISTS status, ADD COLUMN status int")
+            self.sql("UPDATE shop_order SET status = 7 WHERE id <= 10")
+            operation = SafeAddNotNullField("order", "status", models.IntegerField(default=3), **options)
+            before = self.state
+            self.apply(operation)
+            self.assertEqual(self.values(), {7: 10, value: ROWS - 10})
+            self.assertTrue(self.column()[1])
+            self.state = before
+
+    def test_sql_is_shown_though_the_column_is_there(self):
+        operation = self.add(models.ForeignKey("shop.Customer", models.CASCADE), "customer", backfill=3)
+        with self.connection.schema_editor(collect_sql=True, atomic=False) as editor:
+            operation.database_forwards("shop", editor, self.before, self.state)
+        shown = "\n".join(editor.collected_sql)
+        for part in (
+            "ADD COLUMN",
+            "DEFAULT 3 NOT NULL",
+            "CREATE INDEX CONCURRENTLY",
+            "NOT VALID",
+            "VALIDATE CONSTRAINT",
+        ):
+            self.assertIn(part, shown)
+
     def test_none_is_refused(self):
         with self.assertRaises(ValueError):
             SafeAddNotNullField("order", "status", models.IntegerField(), backfill=None)

@@ -78,6 +78,24 @@ class MigrateTest(unittest.TestCase):
         self.assertNotIn("Traceback", output)
         self.assertTrue(self.is_filled())
 
+    def test_ctrl_c_while_an_index_is_built(self):
+        index = "django_safe_backfill.SafeAddField('order', 'code', models.IntegerField(null=True, db_index=True))"
+        self.project.migration("0002_fill", index, after="0001_initial")
+        with self.project.connect() as session:
+            # An index that is built concurrently waits for older transactions.
+            building = "EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%')"
+            column = "EXISTS (SELECT FROM pg_attribute WHERE attname = 'code')"
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            session.execute("SELECT count(*) FROM pg_class")
+            status, output = self.project.on_terminal("migrate", until=f"{column} AND {building}", then=interrupt)
+            session.execute("ROLLBACK")
+        self.assertEqual(status, 130, output)
+        self.assertNotIn("Traceback", output)
+        self.project.manage("migrate")
+        self.assertTrue(
+            self.project.value("SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'shop_order'::regclass")
+        )
+
     def test_after_a_kill_the_same_command_goes_on(self):
         self.slowly()
         self.project.on_terminal("migrate", until=FILLED, then=kill)

@@ -93,6 +93,8 @@ def prove(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str, state
 
 def constraint(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool | None:
     """Whether the constraint is valid; None where there is none of that name."""
+    if editor.collect_sql:
+        return None
     with editor.connection.cursor() as cursor:
         cursor.execute(
             "SELECT convalidated FROM pg_catalog.pg_constraint"
@@ -105,6 +107,8 @@ def constraint(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) 
 
 def removed_if_invalid(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool:
     """Whether the index has to be built; what an attempt that failed has left is removed before."""
+    if editor.collect_sql:
+        return True
     with editor.connection.cursor() as cursor:
         cursor.execute(
             "SELECT i.indisvalid, i.indexrelid::pg_catalog.regclass::text"

@@ -60,7 +60,7 @@ def schema_of_extension(connection: BaseDatabaseWrapper) -> str:
     return str(row[0])
 
 
-def interrupted(connection: BaseDatabaseWrapper, percent: str | None) -> SystemExit:
+def interrupted(connection: BaseDatabaseWrapper, percent: str | None = None) -> SystemExit:
     """Tells how to go on; the exit status is that of a process ended by SIGINT."""
     # Whatever runs in the session ends with it.
     connection.close()

@@ -11,7 +11,7 @@ from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.expressions import is_expression
 from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, field_of, tried, variant
-from django_safe_backfill.operations.base import SafeOperation
+from django_safe_backfill.operations.base import SafeOperation, in_words_of_its_own
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 
 
@@ -86,7 +86,8 @@ class SafeAddField(SafeOperation, AddField):
         self.require_session(schema_editor)
         field = field_of(model, self.name)
         if field.many_to_many or schema_editor.collect_sql or column_type(schema_editor, model, field):
-            patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
+            with in_words_of_its_own(schema_editor):
+                patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
 
 
 class SafeAddNotNullField(SafeAddField):
@@ -134,6 +135,8 @@ class SafeAddNotNullField(SafeAddField):
             set_not_null(editor, to_model, field)
         elif self.backfill is not NOT_PROVIDED:
             add_with_value(editor, from_model, field, self.backfill)
+            value = field.get_db_prep_save(self.backfill, editor.connection)
+            self.finish(editor, to_model, field, value)
         elif not field.has_db_default() and editor.effective_default(field) is None:
             raise SafeMigrationError(
                 f"there is no value for the rows that are there: {field} has no default.\n"
@@ -141,9 +144,14 @@ class SafeAddNotNullField(SafeAddField):
             )
         else:
             super().add_column(editor, from_model, to_model, field)
-            # After values were written one by one.
-            if not editor.collect_sql and may_be_null(editor, to_model, field):
-                set_not_null(editor, to_model, field)
+            value = default_expression(field) if field.has_db_default() else editor.effective_default(field)
+            self.finish(editor, to_model, field, value)
+
+    def finish(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, value: Any) -> None:
+        """Makes the column NOT NULL where it is not yet: values were written one by one, or it was there before."""
+        if not editor.collect_sql and may_be_null(editor, model, field):
+            fill(editor, model, field, value, batch_size=self.batch_size)
+            set_not_null(editor, model, field)
 
     def apply_elsewhere(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if self.backfill is NOT_PROVIDED:
@@ -214,7 +222,7 @@ def add(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, a
     """Adds the column with `alter`, if it is not there: an attempt that was stopped has added it whole, or not at all.
 
     Raises SafeMigrationError where a column of the name has another type."""
-    found = column_type(editor, model, field)
+    found = None if editor.collect_sql else column_type(editor, model, field)
     if found is None:
         patiently(editor, alter)
         return

@@ -1,5 +1,7 @@
 """What the operations have in common."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import NotSupportedError
@@ -10,8 +12,21 @@ from django.db.models import Model
 
 from django_safe_backfill import progress
 from django_safe_backfill.errors import SafeMigrationError
+from django_safe_backfill.procedure import interrupted
 
 ALONE = "put it into a migration of its own, with atomic = False"
+
+
+@contextmanager
+def in_words_of_its_own(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """An error, and Ctrl-C, is told on a line of its own and without a traceback."""
+    try:
+        yield
+    except SafeMigrationError:
+        progress.break_line()
+        raise
+    except KeyboardInterrupt:
+        raise interrupted(editor.connection) from None
 
 
 class SafeOperation(FieldOperation):
@@ -28,11 +43,9 @@ class SafeOperation(FieldOperation):
         model = to_state.apps.get_model(app_label, self.model_name)
         if self.allow_migrate_model(schema_editor.connection.alias, model):
             self.require_session(schema_editor)
-            try:
-                self.apply(schema_editor, from_state.apps.get_model(app_label, self.model_name), model)
-            except SafeMigrationError:
-                progress.break_line()
-                raise
+            from_model = from_state.apps.get_model(app_label, self.model_name)
+            with in_words_of_its_own(schema_editor):
+                self.apply(schema_editor, from_model, model)
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         """Does it, on PostgreSQL."""
