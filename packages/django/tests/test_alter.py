@@ -1,7 +1,7 @@
 import time
 
 from django.db import connection, models
-from django.db.migrations import AddField
+from django.db.migrations import AddField, AlterField
 from django.db.models.functions import Lower
 
 from django_safe_backfill import SafeAlterField, SafeBackfill, SafeSetNotNull
@@ -64,6 +64,31 @@ class SafeAlterFieldTest(AlterTestCase):
         self.try_again(operation)
         self.reverse(operation)
         self.assertEqual((self.constraints(), self.indexes()), ({}, []))
+
+    def test_indexes_are_those_that_django_leaves(self):
+        plain = models.CharField(max_length=10, null=True)
+        indexed = models.CharField(max_length=10, null=True, db_index=True)
+        unique = models.CharField(max_length=10, null=True, unique=True)
+        both = models.CharField(max_length=10, null=True, unique=True, db_index=True)
+        changes = [
+            (indexed, both),
+            (both, indexed),
+            (indexed, unique),
+            (unique, indexed),
+            (both, plain),
+            (unique, both),
+        ]
+        self.sql("UPDATE shop_order SET status = id")
+        for number, (old, new) in enumerate(changes):
+            found = []
+            for kind in (AlterField, SafeAlterField):
+                self.apply(AlterField("order", "status", old.clone()))
+                self.apply(kind("order", "status", new.clone()))
+                found.append((self.indexes(), self.constraints()))
+                self.apply(AlterField("order", "status", plain.clone()))
+                self.assertEqual(self.indexes(), [])
+            with self.subTest(change=number):
+                self.assertEqual(found[1], found[0])
 
     def test_a_check_is_added_and_proven(self):
         self.with_field(models.IntegerField(null=True, default=1), "age")

@@ -23,6 +23,8 @@ def refusal(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> st
         return "its column is renamed"
     if old.remote_field and new.remote_field and target(old) != target(new):
         return "it refers to another model"
+    if on_delete(old) != on_delete(new):
+        return "what the database does ON DELETE changes"
     return of_type(connection, old, new)
 
 
@@ -41,6 +43,12 @@ def gain(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
 def target(field: AnyField) -> tuple[str, str | None]:
     remote = field.remote_field
     return remote.model._meta.label_lower, getattr(remote, "field_name", None)
+
+
+def on_delete(field: AnyField) -> object:
+    """What the foreign key has the database do; before Django 6.1, nothing."""
+    action = getattr(field.remote_field, "on_delete", None)
+    return action if hasattr(action, "on_delete_sql") else None
 
 
 def of_type(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> str | None:

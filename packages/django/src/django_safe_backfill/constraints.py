@@ -12,7 +12,7 @@ from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently, unhurriedly
 from django_safe_backfill.errors import SafeMigrationError, in_words
-from django_safe_backfill.fields import AnyField
+from django_safe_backfill.fields import AnyField, kept
 
 
 def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None) -> None:
@@ -49,7 +49,7 @@ def missing_indexes(
     statements = editor._field_indexes_sql(model, field)
     if old is None:
         return list(statements)
-    there = {str(statement.parts["name"]) for statement in editor._field_indexes_sql(model, old)}
+    there = {str(statement.parts["name"]) for statement in editor._field_indexes_sql(model, kept(old, field))}
     return [statement for statement in statements if str(statement.parts["name"]) not in there]
 
 

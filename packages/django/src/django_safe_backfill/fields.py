@@ -40,6 +40,12 @@ def no_check(*arguments: object) -> None:
     return None
 
 
+def kept(old: AnyField, new: AnyField) -> AnyField:
+    """The new field with those of its indexes alone that are there, and are not replaced by others."""
+    unique = new.unique and old.unique
+    return variant(new, _unique=unique, db_index=new.db_index and old.db_index and unique == new.unique)
+
+
 @contextmanager
 def default_of_operation(operation: Any, field: AnyField) -> Iterator[None]:
     """With `preserve_default=False` the default is for this migration only, and the state does not have it."""

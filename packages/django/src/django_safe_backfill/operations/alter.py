@@ -13,7 +13,7 @@ from django_safe_backfill.alterations import refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.fields import AnyField, default_of_operation, field_of, no_check, variant
+from django_safe_backfill.fields import AnyField, default_of_operation, field_of, kept, no_check, variant
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 
@@ -83,12 +83,7 @@ class SafeAlterField(SafeOperation, AlterField):
     ) -> None:
         """Has Django make the changes that are changes of the catalogs alone."""
         before = variant(old, null=True)
-        after = variant(
-            new,
-            null=True,
-            _unique=new.unique and old.unique,
-            db_index=new.db_index and old.db_index,
-        )
+        after = variant(kept(old, new), null=True)
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
