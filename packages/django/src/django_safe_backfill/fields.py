@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 from django.db import transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import NOT_PROVIDED, Model
+from django.utils.functional import cached_property
 
 # A field that has a column: the stubs take its column, and whatever it refers to, for what may be None.
 AnyField: TypeAlias = Any
-# Computed from attributes that may be changed, and kept.
-CACHED = ("_get_default", "_db_default_expression")
 
 
 def field_of(model: type[Model], name: str) -> AnyField:
@@ -23,8 +22,10 @@ def field_of(model: type[Model], name: str) -> AnyField:
 def variant(field: AnyField, **attributes: Any) -> AnyField:
     """A copy of the field, of the same model, with other attributes."""
     other = copy.copy(field)
-    for name in CACHED:
-        other.__dict__.pop(name, None)
+    for name in list(other.__dict__):
+        # Computed from attributes that may be changed.
+        if isinstance(getattr(type(other), name, None), cached_property):
+            del other.__dict__[name]
     for name, value in attributes.items():
         setattr(other, name, value)
     return other
