@@ -62,6 +62,17 @@ class MakemigrationsTest(unittest.TestCase):
         self.project.manage("migrate", "-v0")
         self.assertEqual(self.project.sql("SELECT DISTINCT status FROM shop_order"), [("active",)])
 
+    def test_a_change_that_locks_the_table_is_safe_and_one_that_does_not_is_djangos(self):
+        self.change("status = models.CharField(max_length=10, null=True)")
+        names, _ = self.change("status = models.CharField(max_length=10, null=True, db_default='x')")
+        self.assertIn("SafeAlterField", self.project.text(*names))
+        names, _ = self.change(
+            "status = models.CharField('Status', max_length=10, null=True, db_default='x', default='x')"
+        )
+        self.assertIn("migrations.AlterField", self.project.text(*names))
+        self.project.manage("migrate", "-v0")
+        self.assertEqual(self.project.sql("SELECT DISTINCT status FROM shop_order"), [(None,)])
+
     def test_a_safe_operation_is_in_a_migration_of_its_own(self):
         names, _ = self.change(
             "status = models.CharField(max_length=10, default='x')",

@@ -28,16 +28,11 @@ def refusal(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> st
     return of_type(connection, old, new)
 
 
-def gain(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
-    """Whether Django's own operation would read rows, or build something, under a strong lock."""
-    checks = (field.db_parameters(connection)["check"] for field in (old, new))
-    return (
-        (old.null and not new.null)
-        or (new.unique and not old.unique)
-        or (new.db_index and not old.db_index)
-        or (bool(new.remote_field) and getattr(new, "db_constraint", False))
-        or len(set(checks)) > 1
-    )
+def concerns_database(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
+    """Whether Django's own operation would lock the table."""
+    editor = connection.schema_editor(collect_sql=True)
+    becomes_not_null = old.null and not new.null
+    return bool(editor._field_should_be_altered(old, new, ignore=None if becomes_not_null else {"default"}))
 
 
 def target(field: AnyField) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.operations.base import Operation
 
 from django_safe_backfill import SafeAddField, SafeAddNotNullField, SafeAlterField
-from django_safe_backfill.alterations import gain, refusal
+from django_safe_backfill.alterations import concerns_database, refusal
 from django_safe_backfill.operations import SafeOperation
 
 
@@ -74,7 +74,7 @@ class SafeAutodetector(MigrationAutodetector):
             for state in (self.from_state, self.to_state)
         )
         connection = next(connections[alias] for alias in connections if connections[alias].vendor == "postgresql")
-        if refusal(connection, old, new) or not gain(connection, old, new):
+        if refusal(connection, old, new) or not concerns_database(connection, old, new):
             return operation
         return SafeAlterField(operation.model_name, operation.name, operation.field, operation.preserve_default)
 
