@@ -53,7 +53,7 @@ pub fn force(db: &Database) -> Result<()> {
     db.execute(
         "SET allow_system_table_mods = on;
          UPDATE pg_attribute SET atthasmissing = true, attmissingval = array_in('{7}'::cstring, atttypid, atttypmod)
-         WHERE attrelid = 't'::regclass AND attname = 'c'",
+         WHERE attrelid IN (SELECT 't'::regclass UNION SELECT relid FROM pg_partition_tree('t')) AND attname = 'c'",
     )
 }
 
@@ -127,6 +127,9 @@ fn a_constraint_would_be_violated() -> Result<()> {
     }
     let db = prepared("ALTER TABLE t ADD CONSTRAINT k CHECK (t IS NULL OR c IS NULL)")?;
     refused(&db, "Constraint \"k\"")?;
+    force(&db)?;
+    let violated: i64 = db.value("SELECT count(*) FROM t WHERE NOT (t IS NULL OR c IS NULL)")?;
+    assert_eq!(violated, ROWS);
 
     let db = prepared(
         "CREATE TABLE other (id int PRIMARY KEY); ALTER TABLE t ADD CONSTRAINT k FOREIGN KEY (c) REFERENCES other",
@@ -295,8 +298,11 @@ fn rows_that_are_stored_in_another_table_would_change() -> Result<()> {
         by_foreign_table.to_string().contains("\"deep\""),
         "{by_foreign_table}"
     );
-    let db = prepared(
-        "CREATE TYPE pair AS (l t, r int); CREATE DOMAIN two AS pair; CREATE TABLE deep (d two)",
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 10) i;
+         CREATE TYPE pair AS (l t, r int); CREATE DOMAIN two AS pair; CREATE TABLE deep (d two);
+         INSERT INTO deep SELECT ROW(t, 1)::pair FROM t; ALTER TABLE t ADD COLUMN c int",
     )?;
     let refused = refusal(&db, "0A000")?;
     ensure!(
@@ -306,6 +312,11 @@ fn rows_that_are_stored_in_another_table_would_change() -> Result<()> {
             .unwrap_or_default()
             .contains("\"deep\""),
         "{refused}"
+    );
+    force(&db)?;
+    assert_eq!(
+        db.value::<i64>("SELECT count(*) FROM deep WHERE ((d::pair).l).c = 7")?,
+        10
     );
     Ok(())
 }

@@ -53,19 +53,26 @@ fn a_trigger_of_a_partitioned_table_would_not_be_fired() -> Result<()> {
     db.execute(
         "CREATE TABLE t (id int, n int) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t DEFAULT;
          INSERT INTO t VALUES (1, 1); ALTER TABLE t ADD COLUMN c int;
-         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+         CREATE TABLE audit (id int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO audit VALUES (1); RETURN NEW; END $$;
          CREATE TRIGGER note AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note()",
     )?;
-    refused(&db, "Trigger \"note\"")
+    refused(&db, "Trigger \"note\"")?;
+    force(&db)?;
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM t WHERE c = 7")?, 1);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM audit")?, 0);
+    Ok(())
 }
+
+/// Messages of pgoutput that begin with U are updates.
+const UPDATES: &str = "
+    SELECT count(*) FROM pg_logical_slot_get_binary_changes('s', NULL, NULL, 'proto_version', '1', 'publication_names', 'p')
+    WHERE get_byte(data, 0) = ascii('U')";
 
 #[test]
 fn a_subscriber_would_not_get_the_value() -> Result<()> {
     let db = Database::alone(Options::default().set("wal_level", "logical"))?;
     let mut client = db.connect()?;
-    // Messages of pgoutput that begin with U are updates.
-    let updates = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('s', NULL, NULL, 'proto_version', '1', 'publication_names', 'p')
-                   WHERE get_byte(data, 0) = ascii('U')";
     for published in [
         "FOR TABLE t",
         "FOR TABLE t (id, n)",
@@ -83,14 +90,22 @@ fn a_subscriber_would_not_get_the_value() -> Result<()> {
     client.batch_execute("CREATE PUBLICATION p FOR TABLE t")?;
     client.batch_execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")?;
     force(&db)?;
-    assert_eq!(client.query_one(updates, &[])?.get::<_, i64>(0), 0);
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), 0);
     client.batch_execute("UPDATE t SET c = 8")?;
-    assert_eq!(client.query_one(updates, &[])?.get::<_, i64>(0), ROWS);
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), ROWS);
 
     // A slot without a publication may belong to any consumer.
     client.batch_execute("DROP TABLE t; DROP PUBLICATION p")?;
     table(&db)?;
     refused(&db, "Logical replication slot \"s\"")?;
+    client.batch_execute("CREATE PUBLICATION p FOR ALL TABLES")?;
+    client.batch_execute("SELECT pg_replication_slot_advance('s', pg_current_wal_insert_lsn())")?;
+    force(&db)?;
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), 0);
+    client.batch_execute("UPDATE t SET c = 8")?;
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), ROWS);
+    client.batch_execute("DROP TABLE t; DROP PUBLICATION p")?;
+    table(&db)?;
     client.batch_execute("SELECT pg_drop_replication_slot('s')")?;
     // What is not published, or has nobody to read it, is no obstacle.
     client.batch_execute("CREATE PUBLICATION p FOR TABLE t WITH (publish = 'insert, delete')")?;
@@ -119,6 +134,11 @@ fn a_publication_of_a_partitioned_table_counts_for_its_leaves() -> Result<()> {
     let mut client = db.connect()?;
     let refused = client.batch_execute("CALL safe_backfill('t1', 'c', 7, method => 'instant')");
     failure(refused.expect_err("a refusal"), "55000")?;
+    client.batch_execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")?;
+    force(&db)?;
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), 0);
+    client.batch_execute("UPDATE t SET c = 8")?;
+    assert_eq!(client.query_one(UPDATES, &[])?.get::<_, i64>(0), 1);
     Ok(())
 }
 

@@ -23,9 +23,8 @@ const SMALL_ROWS: u64 = 10;
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Traffic without a migration, to compare with; once, as it is the same before each of them.
 const QUIET: Duration = Duration::from_secs(5);
-/// What the picture shows before and after the migration, and how finely.
+/// What the picture shows before the migration, and how finely.
 const BEFORE: Duration = Duration::from_secs(3);
-const AFTERMATH: Duration = Duration::from_secs(2);
 const STRETCH: Duration = Duration::from_millis(100);
 
 /// Shows a risky migration of a big, busy table and two safe ones, side by side.
@@ -166,7 +165,6 @@ fn migrate(
     let watch = Watch::start(&mut monitor, &large.name)?;
     migration.run(&mut console, &large.name)?;
     let watched = watch.stop(&mut monitor, &large.name)?;
-    std::thread::sleep(AFTERMATH);
     println!("\n{} is migrated; now {}:\n", large.name, small.name);
     migration.run(&mut console, &small.name)?;
     console.close()?;
@@ -195,13 +193,13 @@ fn migrate(
     })
 }
 
-/// What the picture shows: from some time before the migration to some time after it.
+/// What the picture shows: the requests that were sent from some time before the migration until its end.
 fn tell(migration: Migration, log: &Log, watched: &Watched) -> Story {
     let zero = watched.from;
     Story {
         name: migration.description().into(),
         elapsed: watched.figures.seconds,
-        latency: log.longest(zero, (zero - BEFORE, watched.to + AFTERMATH), STRETCH),
+        latency: log.longest(zero, (zero - BEFORE, watched.to), STRETCH),
     }
 }
 
