@@ -126,6 +126,22 @@ class SafeWay(Walkthrough):
         self.assert_done()
         self.assert_applied("0001", "0002", "0003", "0004")
 
+    def test_third_way_writes_no_row(self):
+        step = "demoapp/migrations/0003_backfill_status_field.py"
+        self.project.edit(
+            step,
+            '"LargeUser", "status", "active", batch_size=10000',
+            '"LargeUser", "status", "active", method="instant"',
+        )
+        self.manage("migrate", "demoapp", "0002")
+        size = self.query("SELECT pg_relation_size('large_user')")
+        output = self.manage("migrate", "demoapp", "0003")
+        self.assertIn('rows of table "large_user" that lacked column "status" have the value now', output)
+        self.assertEqual(self.filled(), ROWS)
+        self.assertEqual(self.query("SELECT pg_relation_size('large_user')"), size)
+        self.manage("migrate")
+        self.assert_done()
+
     def test_all_steps_at_once(self):
         self.manage("migrate")
         self.assert_done()
@@ -256,7 +272,7 @@ class OwnMigrations(Walkthrough):
     """Writing the three steps oneself, from a model that has no status yet."""
 
     STATUS = '    status = models.CharField(max_length=20, db_default="active")\n'
-    NULLABLE = '    status = models.CharField(max_length=20, null=True, blank=True)\n'
+    NULLABLE = "    status = models.CharField(max_length=20, null=True, blank=True)\n"
     BACKFILL = 'SafeBackfill("LargeUser", "status", "active"), SafeBackfill("SmallUser", "status", "active")'
 
     def test_three_steps(self):
