@@ -67,17 +67,19 @@ pub fn say_summary(table: &str, summary: &Summary) {
     let hot = summary.hot.map_or_else(String::new, |share| {
         format!("  {:.0}% of the updates were HOT.", 100.0 * share)
     });
+    let cost = format!(
+        "It took {} in {}, at {:.0} rows/s, and wrote {} of WAL.{hot}  The heap changed by {}, the indexes by {}.",
+        counted(summary.batches, "batch"),
+        seconds(*time),
+        *rows as f64 / time.as_secs_f64().max(1e-9),
+        usage::size_pretty(summary.wal),
+        growth(before.heap, after.heap),
+        growth(before.indexes, after.indexes),
+    );
     message::notice(
         format!("filled {} of table \"{table}\"", counted(*rows, "row")),
-        Some(&format!(
-            "It took {} in {}, at {:.0} rows/s, and wrote {} of WAL.{hot}  The heap changed by {}, the indexes by {}.",
-            counted(summary.batches, "batch"),
-            seconds(*time),
-            *rows as f64 / time.as_secs_f64().max(1e-9),
-            usage::size_pretty(summary.wal),
-            growth(before.heap, after.heap),
-            growth(before.indexes, after.indexes),
-        )),
+        // Nothing was filled at no cost.
+        (*rows > 0).then_some(cost.as_str()),
         summary.absent.map(instead).as_deref(),
     );
 }
