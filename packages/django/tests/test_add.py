@@ -127,6 +127,17 @@ class SafeAddFieldTest(OperationTestCase):
         self.reverse(operation)
         self.assertIsNone(self.value("SELECT to_regclass('shop_order_customers')::text"))
 
+    def test_a_many_to_many_field_does_not_keep_writers_waiting(self):
+        operation = SafeAddField("order", "customers", models.ManyToManyField("shop.Customer"))
+        with self.session() as session:
+            session.execute("BEGIN; UPDATE shop_customer SET name = name WHERE id = 1")
+            with self.impatient(), self.assertRaisesRegex(SafeMigrationError, "could not lock the table in 3 attempts"):
+                self.apply(operation)
+            session.execute("ROLLBACK")
+        self.assertIsNone(self.value("SELECT to_regclass('shop_order_customers')::text"))
+        self.apply(operation)
+        self.assertEqual(len(self.constraints("shop_order_customers")), 3)
+
     def test_names_that_need_quotes(self):
         self.add(models.IntegerField(null=True, default=1, db_column="Odd name; --", db_index=True))
         self.assertEqual(self.value('SELECT count(*) FROM shop_order WHERE "Odd name; --" = 1'), ROWS)

@@ -13,6 +13,7 @@ from django_safe_backfill.expressions import is_expression
 from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, field_of, tried, variant
 from django_safe_backfill.operations.base import SafeOperation, in_words_of_its_own
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+from django_safe_backfill.tables import add_table, has_table
 
 
 class SafeAddField(SafeOperation, AddField):
@@ -42,10 +43,7 @@ class SafeAddField(SafeOperation, AddField):
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         field = field_of(to_model, self.name)
         if field.many_to_many:
-            # A table of its own, which is empty.
-            with_table = field.remote_field.through._meta.db_table in editor.connection.introspection.table_names()
-            if not with_table:
-                patiently(editor, lambda: editor.add_field(from_model, field))
+            add_table(editor, from_model, field)
             return
         self.require_field(field)
         with default_of_operation(self, field):
@@ -85,7 +83,7 @@ class SafeAddField(SafeOperation, AddField):
             return
         self.require_session(schema_editor)
         field = field_of(model, self.name)
-        if field.many_to_many or schema_editor.collect_sql or column_type(schema_editor, model, field):
+        if schema_editor.collect_sql or is_there(schema_editor, model, field):
             with in_words_of_its_own(schema_editor):
                 patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
 
@@ -231,6 +229,13 @@ def add(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, a
         raise SafeMigrationError(
             f'table {model._meta.db_table} has a column "{field.column}" already, of type {found} and not {expected}.'
         )
+
+
+def is_there(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
+    """Whether the database has the column, or the table, of the field."""
+    if field.many_to_many:
+        return has_table(editor, field)
+    return column_type(editor, model, field) is not None
 
 
 def may_be_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:

@@ -1,0 +1,35 @@
+"""Tables of fields that have no column."""
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import Model
+
+from django_safe_backfill.ddl import patiently
+from django_safe_backfill.fields import AnyField
+
+
+def add_table(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    """Adds the table of a ManyToManyField, if it is not there: an attempt that was stopped has added it whole, or not.
+
+    It is empty, but its foreign keys lock the tables that they refer to."""
+    earlier = editor.deferred_sql
+
+    def alter() -> None:
+        editor.deferred_sql = []
+        editor.add_field(model, field)
+        for statement in editor.deferred_sql:
+            editor.execute(statement, None)
+
+    if not editor.collect_sql and has_table(editor, field):
+        return
+    try:
+        patiently(editor, alter)
+    finally:
+        editor.deferred_sql = earlier
+
+
+def has_table(editor: BaseDatabaseSchemaEditor, field: AnyField) -> bool:
+    """Whether the table of a ManyToManyField is there."""
+    with editor.connection.cursor() as cursor:
+        table = editor.quote_name(field.remote_field.through._meta.db_table)
+        cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [table])
+        return bool(cursor.fetchone()[0])
