@@ -3,6 +3,8 @@
 Each is skipped where it is there already, and an index that was left invalid is built anew: so the same migration goes
 on after it was stopped. They have the names that Django gives them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import IntegrityError
@@ -19,7 +21,7 @@ def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField,
     """Builds what `field` has and `old` does not.
 
     Raises SafeMigrationError where rows are in the way: duplicates, or values without a row that they refer to."""
-    try:
+    with told():
         if field.unique and not (old and old.unique):
             build_unique(editor, model, field)
         for statement in missing_indexes(editor, model, field, old):
@@ -28,6 +30,34 @@ def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField,
             build_check(editor, model, field)
         if is_constrained(field) and not (old and is_constrained(old)):
             build_foreign_key(editor, model, field)
+
+
+def build_replacement(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField) -> None:
+    """Builds what `field` has in place of an index of `old`, which is there still.
+
+    Raises SafeMigrationError where rows are in the way."""
+    with told():
+        if field.unique and not old.unique:
+            build_unique(editor, model, field)
+        elif old.unique and not field.unique and field.db_index:
+            build_index(editor, model, editor._field_indexes_sql(model, field)[0])
+
+
+@contextmanager
+def none_built_twice(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """Django builds an index in place of a unique constraint that it removes; it is there already."""
+    editor.sql_create_index = editor.sql_create_index.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1)
+    try:
+        yield
+    finally:
+        del editor.sql_create_index
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raises SafeMigrationError for rows that are in the way of a constraint."""
+    try:
+        yield
     except IntegrityError as error:
         raise SafeMigrationError(
             f"{in_words(error)}\nHINT: Mend these rows, then run the same command to go on."

@@ -41,6 +41,11 @@ def no_check(*arguments: object) -> None:
     return None
 
 
+def indexed_as(new: AnyField, old: AnyField) -> AnyField:
+    """The new field with all indexes of the old one, and no others."""
+    return variant(new, _unique=old._unique, db_index=old.db_index)
+
+
 def kept(old: AnyField, new: AnyField) -> AnyField:
     """The new field with those of its indexes alone that are there, and are not replaced by others."""
     unique = new.unique and old.unique

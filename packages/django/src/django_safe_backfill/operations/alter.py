@@ -13,7 +13,7 @@ from django_safe_backfill.alterations import refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.fields import AnyField, default_of_operation, field_of, kept, no_check, variant
+from django_safe_backfill.fields import AnyField, default_of_operation, field_of, indexed_as, kept, no_check, variant
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 
@@ -72,18 +72,22 @@ class SafeAlterField(SafeOperation, AlterField):
     ) -> None:
         if new.null and not old.null:
             drop_not_null(editor, to_model, new)
-        self.alter_in_place(editor, from_model, old, new)
+        between = indexed_as(new, old)
+        self.alter_in_place(editor, from_model, old, between)
         if old.null and not new.null:
             self.fill(editor, to_model, new)
             set_not_null(editor, to_model, new)
+        # An index goes once there is another one in its place.
+        constraints.build_replacement(editor, to_model, new, old)
+        with constraints.none_built_twice(editor):
+            self.alter_in_place(editor, from_model, between, kept(old, new))
         constraints.build(editor, to_model, new, old)
 
     def alter_in_place(
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
     ) -> None:
         """Has Django make the changes that are changes of the catalogs alone."""
-        before = variant(old, null=True)
-        after = variant(kept(old, new), null=True)
+        before, after = (variant(field, null=True) for field in (old, new))
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
