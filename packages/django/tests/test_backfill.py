@@ -5,12 +5,13 @@ import uuid
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import NotSupportedError, connections, models
-from django.db.migrations import AddField, CreateModel
+from django.db.migrations import AddField, CreateModel, RemoveField
+from django.db.migrations.optimizer import MigrationOptimizer
 from django.db.models import Case, F, Q, Sum, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat, Lower, Upper
 
-from django_safe_backfill import SafeBackfill
+from django_safe_backfill import SafeAddNotNullField, SafeBackfill
 from django_safe_backfill.errors import SafeMigrationError
 from tests.operations import APP, ROWS, OperationTestCase
 
@@ -111,6 +112,23 @@ class SafeBackfillTest(OperationTestCase):
         with self.assertRaisesRegex(SafeMigrationError, "from a row alone"):
             self.fill("x", where=Q(customer__name="x"))
         self.assertEqual(self.values(), {None: ROWS})
+
+    def test_nothing_that_changes_a_field_of_the_expression_moves_across(self):
+        remove = RemoveField("order", "email")
+        for operation in (
+            SafeBackfill("order", "status", Lower("email")),
+            SafeAddNotNullField("order", "kind", models.TextField(), backfill=Lower("email")),
+        ):
+            optimized = MigrationOptimizer().optimize(
+                [AddField("order", "x", models.TextField()), operation, remove], APP
+            )
+            self.assertLess(optimized.index(operation), optimized.index(remove))
+            self.assertFalse(operation.reduce(remove, APP))
+
+    def test_a_bad_expression_changes_nothing(self):
+        with self.assertRaisesRegex(SafeMigrationError, "from a row alone"):
+            self.apply(SafeAddNotNullField("order", "kind", models.TextField(), backfill=Lower("nothing")))
+        self.assertIsNone(self.column("kind"))
 
     def test_none_is_refused(self):
         with self.assertRaises(ValueError):

@@ -9,7 +9,7 @@ from django.db.models import NOT_PROVIDED, Field, Model
 from django_safe_backfill import constraints
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.expressions import is_expression
+from django_safe_backfill.expressions import as_sql, is_expression
 from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, field_of, tried, variant
 from django_safe_backfill.operations.base import SafeOperation, in_words_of_its_own
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
@@ -117,6 +117,10 @@ class SafeAddNotNullField(SafeAddField):
             options["backfill"] = self.backfill
         return name, arguments, options
 
+    @property
+    def reads_row(self) -> bool:
+        return is_expression(self.backfill)
+
     def require_field(self, field: AnyField) -> None:
         if field.null:
             raise SafeMigrationError(
@@ -128,6 +132,8 @@ class SafeAddNotNullField(SafeAddField):
         self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model], field: AnyField
     ) -> None:
         if is_expression(self.backfill):
+            # A bad one fails before anything is changed.
+            as_sql(editor, to_model, self.backfill)
             add_nullable(editor, from_model, field)
             fill(editor, to_model, field, self.backfill, batch_size=self.batch_size)
             set_not_null(editor, to_model, field)

@@ -64,6 +64,10 @@ class SafeBackfill(SafeOperation, FieldOperation):
             options["hints"] = self.hints
         return type(self).__name__, [], options
 
+    @property
+    def reads_row(self) -> bool:
+        return True
+
     def state_forwards(self, app_label: str, state: Any) -> None:
         pass
 

@@ -70,4 +70,20 @@ class SafeOperation(FieldOperation):
         # Merged with these it would not do what it did, or not safely.
         if isinstance(operation, AlterField | RenameField) and self.is_same_field_operation(operation):
             return False
+        is_elided = self.elidable or operation.elidable
+        if self.reads_row and not is_elided and not self.is_of_same_field(operation):
+            return not operation.references_model(self.model_name, app_label)
         return super().reduce(operation, app_label)
+
+    @property
+    def reads_row(self) -> bool:
+        """Whether it may use any field of the row: nothing that changes one may move across."""
+        return False
+
+    def references_field(self, model_name: str, name: str, app_label: str) -> bool:
+        if self.reads_row:
+            return self.references_model(model_name, app_label)
+        return super().references_field(model_name, name, app_label)
+
+    def is_of_same_field(self, operation: Operation) -> bool:
+        return isinstance(operation, FieldOperation) and self.is_same_field_operation(operation)
