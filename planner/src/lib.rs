@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod claims;
 pub mod eta;
+pub mod extent;
 pub mod flight;
 pub mod forecast;
 pub mod not_null_step;

@@ -18,8 +18,6 @@ use crate::settings;
 const WINDOW: u32 = 2048;
 /// The largest number of locked rows that is remembered. The next look finds the others.
 const MOST_HELD: usize = 100_000;
-/// How often a look is extended to blocks that were added to the table since it began.
-const MOST_EXTENSIONS: u32 = 10;
 
 impl Leaf<'_> {
     /// Looks at the next window, and fills what it finds there, if that is wanted.
@@ -61,13 +59,13 @@ impl Leaf<'_> {
     fn extend_look(&mut self, end: u32) -> Result<u32, Halt> {
         // Not if updated rows stayed NULL: their new versions may be in those blocks, and would be updated again and
         // again.
-        if self.look.extensions >= MOST_EXTENSIONS || self.look.seen.refused > 0 {
+        if self.look.seen.refused > 0 {
             return Ok(end);
         }
-        self.look.extensions += 1;
         let blocks = self.on_table(|_, _, table| Ok(table.blocks()))?;
-        self.recorder.extend(blocks.max(end));
-        Ok(blocks.max(end))
+        let end = self.look.extent.extend(end, blocks);
+        self.recorder.extend(end);
+        Ok(end)
     }
 
     /// The rows of a window that are to be filled. Pages on which a row was changed in between are read again.

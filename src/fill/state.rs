@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use planner::claims::CLAIMS_PER_SHARE;
+use planner::extent::Extent;
 use planner::flight::Flight;
 use planner::pace::Pace;
 use planner::phase::Seen;
@@ -81,7 +82,7 @@ impl Sweeping {
 pub struct Look {
     pub(super) seen: Seen,
     pub(super) pace: Pace,
-    pub(super) extensions: u32,
+    pub(super) extent: Extent,
     pub(super) forgot_held: bool,
     pub(super) ring: Ring,
 }
@@ -103,7 +104,7 @@ impl Look {
         Look {
             seen,
             pace: Pace::default(),
-            extensions: 0,
+            extent: Extent::default(),
             forgot_held: false,
             ring: Ring::for_reading(),
         }
