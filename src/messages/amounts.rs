@@ -14,6 +14,18 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
+/// What is said of one thing or several; it begins with a verb in the plural.
+pub fn agreeing(count: usize, said: &str) -> String {
+    let (verb, rest) = said.split_once(' ').unwrap_or((said, ""));
+    let verb = match (count, verb) {
+        (1, "are") => "is".into(),
+        (1, verb) if verb.ends_with("sh") => format!("{verb}es"),
+        (1, verb) if verb != "must" => format!("{verb}s"),
+        _ => verb.to_owned(),
+    };
+    format!("{verb} {rest}")
+}
+
 /// A time, in the two largest units that it has.
 pub fn seconds(time: Duration) -> String {
     let whole = time.as_secs();
@@ -62,6 +74,15 @@ pub fn growth(before: i64, after: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verbs_agree_with_how_many_there_are() {
+        assert_eq!(agreeing(1, "fire after each row"), "fires after each row");
+        assert_eq!(agreeing(1, "are NOT VALID"), "is NOT VALID");
+        assert_eq!(agreeing(1, "publish updates"), "publishes updates");
+        assert_eq!(agreeing(1, "must allow the value"), "must allow the value");
+        assert_eq!(agreeing(2, "fire after each row"), "fire after each row");
+    }
 
     #[test]
     fn times_and_sizes_read_well() {

@@ -7,7 +7,7 @@ use crate::catalog::relation::require_owned;
 use crate::error::Error;
 use crate::fill::instant;
 use crate::job::recipe::Recipe;
-use crate::messages::amounts::approximately;
+use crate::messages::amounts::{agreeing, approximately};
 use crate::pg::spi::quote_literal;
 use crate::pg::tx::Tx;
 use crate::plan::finding::{Finding, Verdict};
@@ -28,8 +28,9 @@ pub fn finding(tx: &Tx, proven: &Proven, rows: Estimate, lacking: Estimate) -> F
         );
     }
     let lacking = format!(
-        "{} the column physically, having been written before it was added ({:.0} % of those to fill)",
-        lack(lacking),
+        "{} {}, having been written before it was added ({:.0} % of those to fill)",
+        approximately(lacking),
+        agreeing(lacking.rows.round() as usize, "lack the column physically"),
         100.0 * lacking.rows / rows.rows
     );
     if takes_one_value_for_each(proven) {
@@ -55,15 +56,6 @@ pub fn finding(tx: &Tx, proven: &Proven, rows: Estimate, lacking: Estimate) -> F
             }
         }
     }
-}
-
-fn lack(lacking: Estimate) -> String {
-    let verb = if lacking.rows.round() == 1.0 {
-        "lacks"
-    } else {
-        "lack"
-    };
-    format!("{} {verb}", approximately(lacking))
 }
 
 fn takes_one_value_for_each(proven: &Proven) -> bool {

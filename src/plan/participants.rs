@@ -3,6 +3,7 @@
 use crate::catalog::tree;
 use crate::error::Error;
 use crate::fill::target::Target;
+use crate::messages::amounts::agreeing;
 use crate::pg::spi::quote;
 use crate::pg::tx::Tx;
 use crate::plan::finding::{Finding, Verdict};
@@ -227,18 +228,6 @@ impl Participant {
     }
 }
 
-/// The finding, which begins with a verb in the plural, about one thing or several.
-fn agreeing(count: usize, finding: &str) -> String {
-    let (verb, rest) = finding.split_once(' ').unwrap_or((finding, ""));
-    let verb = match (count, verb) {
-        (1, "are") => "is".into(),
-        (1, verb) if verb.ends_with("sh") => format!("{verb}es"),
-        (1, verb) if verb != "must" => format!("{verb}s"),
-        _ => verb.to_owned(),
-    };
-    format!("{verb} {rest}")
-}
-
 /// What new rows get that do not give the column a value.
 fn new_rows(target: &Target) -> Finding {
     const TOPIC: &str = "new rows";
@@ -257,19 +246,5 @@ fn new_rows(target: &Target) -> Finding {
                 quote(column)
             ),
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verbs_agree_with_how_many_there_are() {
-        assert_eq!(agreeing(1, "fire after each row"), "fires after each row");
-        assert_eq!(agreeing(1, "are NOT VALID"), "is NOT VALID");
-        assert_eq!(agreeing(1, "publish updates"), "publishes updates");
-        assert_eq!(agreeing(1, "must allow the value"), "must allow the value");
-        assert_eq!(agreeing(2, "fire after each row"), "fire after each row");
     }
 }

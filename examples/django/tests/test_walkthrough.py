@@ -6,9 +6,10 @@ import signal
 import time
 import unittest
 
+from private_server import PORT, Server
+
 from tests.client import Client
 from tests.project import Project
-from tests.server import PORT, Server
 
 ROWS = int(os.environ.get("ROWS", 200_000))
 DATABASE = "risky_migrations"

@@ -5,7 +5,7 @@ import sys
 import unittest
 from pathlib import Path
 
-from tests.server import Server
+from private_server import Server
 
 
 def main() -> int:

@@ -154,25 +154,23 @@ class MakemigrationsTest(unittest.TestCase):
         self.assertIn("safe_backfill.E001", output)
 
 
-class WithoutRequestTest(unittest.TestCase):
-    def test_makemigrations_is_djangos(self):
-        project = Project(os.environ["SAFE_BACKFILL_HOST"], '"django_safe_backfill",')
+class DjangosTest(unittest.TestCase):
+    def project(self, *arguments, **options):
+        """A project in which a model has got another field."""
+        project = Project(os.environ["SAFE_BACKFILL_HOST"], *arguments, **options)
         self.addCleanup(project.remove)
         project.models(BEFORE)
         project.manage("makemigrations")
         project.models(BEFORE + "        status = models.IntegerField(null=True)\n")
         project.manage("makemigrations")
+        return project
+
+    def test_without_request_makemigrations_is_djangos(self):
+        project = self.project('"django_safe_backfill",')
         self.assertNotIn("safe", project.text(project.migrations()[-1]))
 
-
-class SqliteTest(unittest.TestCase):
-    def test_makemigrations_is_djangos(self):
+    def test_on_sqlite_makemigrations_is_djangos(self):
         more = 'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}'
-        project = Project(os.environ["SAFE_BACKFILL_HOST"], more=more)
-        self.addCleanup(project.remove)
-        project.models(BEFORE)
-        project.manage("makemigrations")
-        project.models(BEFORE + "        status = models.IntegerField(null=True)\n")
-        project.manage("makemigrations")
+        project = self.project(more=more)
         self.assertNotIn("safe", project.text(project.migrations()[-1]))
         project.manage("migrate", "-v0")

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from django.db import transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -67,16 +67,23 @@ def default_of_operation(operation: Any, field: AnyField) -> Iterator[None]:
         field.__dict__.pop("_get_default", None)
 
 
-def column_type(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> str | None:
-    """The type of the column in the database, or None where there is no such column."""
+class Column(NamedTuple):
+    """A column as the database has it."""
+
+    type: str
+    is_not_null: bool
+
+
+def column_of(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> Column | None:
+    """The column of the field, or None where the database has none."""
     with editor.connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute"
+            "SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute"
             " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
             [editor.quote_name(model._meta.db_table), field.column],
         )
         row = cursor.fetchone()
-    return row and str(row[0])
+    return row and Column(*row)
 
 
 def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> tuple[str, bool]:

@@ -10,35 +10,18 @@ from django_safe_backfill import constraints
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.expressions import as_sql, is_expression
-from django_safe_backfill.fields import AnyField, bare, column_type, default_of_operation, field_of, tried, variant
-from django_safe_backfill.operations.base import SafeOperation, in_words_of_its_own
+from django_safe_backfill.fields import AnyField, bare, column_of, default_of_operation, field_of, tried, variant
+from django_safe_backfill.operations.base import in_words_of_its_own
+from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 from django_safe_backfill.tables import add_table, has_table
 
 
-class SafeAddField(SafeOperation, AddField):
+class SafeAddField(BatchedOperation, AddField):
     """Adds a field that may be NULL; its arguments are those of AddField.
 
     Rows that are there get what AddField gives them: the default or `db_default`, if there is one. Then indexes and
     constraints are built, while the table is read and written. The reverse removes the column."""
-
-    def __init__(
-        self,
-        model_name: str,
-        name: str,
-        field: "Field[Any, Any]",
-        preserve_default: bool = True,
-        *,
-        batch_size: int = BATCH_SIZE,
-    ) -> None:
-        super().__init__(model_name, name, field, preserve_default)
-        self.batch_size = batch_size
-
-    def deconstruct(self) -> Any:
-        name, arguments, options = super().deconstruct()
-        if self.batch_size != BATCH_SIZE:
-            options["batch_size"] = self.batch_size
-        return name, arguments, options
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         field = field_of(to_model, self.name)
@@ -153,7 +136,8 @@ class SafeAddNotNullField(SafeAddField):
 
     def finish(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, value: Any) -> None:
         """Makes the column NOT NULL where it is not yet: values were written one by one, or it was there before."""
-        if not editor.collect_sql and may_be_null(editor, model, field):
+        column = None if editor.collect_sql else column_of(editor, model, field)
+        if column is not None and not column.is_not_null:
             fill(editor, model, field, value, batch_size=self.batch_size)
             set_not_null(editor, model, field)
 
@@ -226,14 +210,15 @@ def add(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, a
     """Adds the column with `alter`, if it is not there: an attempt that was stopped has added it whole, or not at all.
 
     Raises SafeMigrationError where a column of the name has another type."""
-    found = None if editor.collect_sql else column_type(editor, model, field)
+    found = None if editor.collect_sql else column_of(editor, model, field)
     if found is None:
         patiently(editor, alter)
         return
     expected, _ = tried(editor, model, bare(field, null=True, default=NOT_PROVIDED, db_default=NOT_PROVIDED))
-    if found != expected:
+    if found.type != expected:
         raise SafeMigrationError(
-            f'table {model._meta.db_table} has a column "{field.column}" already, of type {found} and not {expected}.'
+            f'table {model._meta.db_table} has a column "{field.column}" already,'
+            f" of type {found.type} and not {expected}."
         )
 
 
@@ -241,15 +226,4 @@ def is_there(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFie
     """Whether the database has the column, or the table, of the field."""
     if field.many_to_many:
         return has_table(editor, field)
-    return column_type(editor, model, field) is not None
-
-
-def may_be_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
-    with editor.connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT NOT attnotnull FROM pg_catalog.pg_attribute"
-            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
-            [editor.quote_name(model._meta.db_table), field.column],
-        )
-        row = cursor.fetchone()
-    return bool(row and row[0])
+    return column_of(editor, model, field) is not None

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
-from django.db.models import Field, Model
+from django.db.models import Model
 
 from django_safe_backfill import constraints
 from django_safe_backfill.alterations import refusal_of_table
@@ -14,34 +13,16 @@ from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.fields import AnyField, default_of_operation, field_of, indexed_as, kept, no_check, variant
-from django_safe_backfill.operations.base import SafeOperation
-from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+from django_safe_backfill.operations.batched import BatchedOperation
+from django_safe_backfill.operations.fill import fill, set_not_null
 
 
-class SafeAlterField(SafeOperation, AlterField):
+class SafeAlterField(BatchedOperation, AlterField):
     """Alters a field; its arguments are those of AlterField.
 
     A field that becomes NOT NULL is filled with its default before, where it has one, as AlterField does. Indexes and
     constraints are built while the table is read and written. What would rewrite or read the table under a strong lock
     is refused. The reverse is the opposite change, done in the same way."""
-
-    def __init__(
-        self,
-        model_name: str,
-        name: str,
-        field: "Field[Any, Any]",
-        preserve_default: bool = True,
-        *,
-        batch_size: int = BATCH_SIZE,
-    ) -> None:
-        super().__init__(model_name, name, field, preserve_default)
-        self.batch_size = batch_size
-
-    def deconstruct(self) -> Any:
-        name, arguments, options = super().deconstruct()
-        if self.batch_size != BATCH_SIZE:
-            options["batch_size"] = self.batch_size
-        return name, arguments, options
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         old, new = field_of(from_model, self.name), field_of(to_model, self.name)
@@ -87,7 +68,9 @@ class SafeAlterField(SafeOperation, AlterField):
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
     ) -> None:
         """Has Django make the changes that are changes of the catalogs alone."""
-        before, after = (variant(field, null=True) for field in (old, new))
+        before, after = nullable(old, new)
+        if not editor._field_should_be_altered(before, after, ignore={"default"}):
+            return
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
@@ -110,7 +93,8 @@ class SafeSetNotNull(SafeAlterField):
     def require_change(
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField
     ) -> None:
-        if editor._field_should_be_altered(variant_of_null(old), variant_of_null(new), ignore={"default"}):
+        before, after = nullable(old, new)
+        if editor._field_should_be_altered(before, after, ignore={"default"}):
             raise SafeMigrationError(
                 f"SafeSetNotNull changes only whether {new} may be NULL.\nHINT: Use SafeAlterField."
             )
@@ -129,8 +113,9 @@ def without_checks(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
         del editor._field_db_check
 
 
-def variant_of_null(field: AnyField) -> AnyField:
-    return variant(field, null=True)
+def nullable(old: AnyField, new: AnyField) -> tuple[AnyField, AnyField]:
+    """Both fields, but for whether they may be NULL."""
+    return variant(old, null=True), variant(new, null=True)
 
 
 def drop_not_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:

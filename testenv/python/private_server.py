@@ -1,3 +1,5 @@
+"""The server of the tests that are written in Python; their run_tests put this folder on PYTHONPATH."""
+
 import os
 import shutil
 import subprocess
