@@ -16,6 +16,7 @@ from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.fields import AnyField, default_of_operation, field_of, indexed_as, kept, no_check, variant
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+from django_safe_backfill.procedure import schema_of_extension
 
 
 class SafeAlterField(SafeOperation, AlterField):
@@ -70,6 +71,9 @@ class SafeAlterField(SafeOperation, AlterField):
         old: AnyField,
         new: AnyField,
     ) -> None:
+        if old.null and not new.null:
+            schema_of_extension(editor.connection)
+        constraints.require_possible(editor, to_model, new, old)
         if new.null and not old.null:
             drop_not_null(editor, to_model, new)
         between = indexed_as(new, old)
