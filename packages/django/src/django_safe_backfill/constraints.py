@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently, unhurriedly
 from django_safe_backfill.errors import SafeMigrationError, in_words
-from django_safe_backfill.fields import AnyField, kept
+from django_safe_backfill.fields import AnyField, indexed_as, kept
 
 
 def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None) -> None:
@@ -108,8 +108,9 @@ def missing_indexes(
     statements = editor._field_indexes_sql(model, field)
     if old is None:
         return list(statements)
-    there = {str(statement.parts["name"]) for statement in editor._field_indexes_sql(model, kept(old, field))}
-    return [statement for statement in statements if str(statement.parts["name"]) not in there]
+    # That for LIKE differs with the type, and goes when the type changes.
+    there = {str(statement) for statement in editor._field_indexes_sql(model, indexed_as(old, kept(old, field)))}
+    return [statement for statement in statements if str(statement) not in there]
 
 
 def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], statement: Any) -> None:

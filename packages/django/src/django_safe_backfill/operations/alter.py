@@ -95,7 +95,8 @@ class SafeAlterField(SafeOperation, AlterField):
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
-        with without_checks(editor) if check(editor, new) and not check(editor, old) else nullcontext():
+        is_new_check = check(editor, new) and not check(editor, old)
+        with without_like_indexes(editor), without_checks(editor) if is_new_check else nullcontext():
             patiently(editor, lambda: editor.alter_field(model, before, after))
 
     def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
@@ -131,6 +132,16 @@ def without_checks(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
         yield
     finally:
         del editor._field_db_check
+
+
+@contextmanager
+def without_like_indexes(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """The editor makes no index for LIKE, as it does when the type of an indexed column becomes text."""
+    editor._create_like_index_sql = lambda model, field: None
+    try:
+        yield
+    finally:
+        del editor._create_like_index_sql
 
 
 def variant_of_null(field: AnyField) -> AnyField:
