@@ -138,6 +138,36 @@ class SafeAddFieldTest(OperationTestCase):
         self.apply(operation)
         self.assertEqual(len(self.constraints("shop_order_customers")), 3)
 
+    def test_an_index_that_another_session_builds_is_left_alone(self):
+        operation = SafeAddField("order", "status", models.IntegerField(null=True, db_index=True))
+        self.apply(operation)
+        index = self.value("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'shop_order_status%%' AND %s", True)
+        self.sql(f"DROP INDEX {index}")
+        with self.session() as old, self.session() as builder:
+            # It waits for older transactions.
+            old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+            build = f"CREATE INDEX CONCURRENTLY {index} ON shop_order (status)"
+            thread = threading.Thread(target=builder.execute, args=[build])
+            thread.start()
+            while not self.value("SELECT count(*) FROM pg_stat_progress_create_index WHERE index_relid <> 0"):
+                time.sleep(0.01)
+            with self.assertRaisesRegex(SafeMigrationError, "another session is building index"):
+                self.try_again(operation)
+            old.execute("ROLLBACK")
+            thread.join()
+        self.assertEqual([valid for _, valid in self.indexes()], [True])
+        self.try_again(operation)
+
+    def test_indexes_are_in_the_tablespace_of_the_field(self):
+        self.sql("SET allow_in_place_tablespaces = on")
+        self.sql("CREATE TABLESPACE elsewhere LOCATION ''")
+        self.addCleanup(self.sql, "DROP TABLESPACE elsewhere")
+        self.addCleanup(self.drop)
+        self.add(models.IntegerField(null=True, unique=True, db_tablespace="elsewhere"))
+        self.add(models.IntegerField(null=True, db_index=True, db_tablespace="elsewhere"), "code")
+        found = "SELECT count(*) FROM pg_indexes WHERE tablename = 'shop_order' AND tablespace = 'elsewhere'"
+        self.assertEqual(self.value(found), 2)
+
     def test_names_that_need_quotes(self):
         self.add(models.IntegerField(null=True, default=1, db_column="Odd name; --", db_index=True))
         self.assertEqual(self.value('SELECT count(*) FROM shop_order WHERE "Odd name; --" = 1'), ROWS)
@@ -289,9 +319,19 @@ class SafeAddNotNullFieldTest(OperationTestCase):
         ):
             self.assertIn(part, shown)
 
-    def test_none_is_refused(self):
-        with self.assertRaises(ValueError):
-            SafeAddNotNullField("order", "status", models.IntegerField(), backfill=None)
+    def test_sql_is_shown_of_a_default_that_differs_from_row_to_row(self):
+        operation = SafeAddNotNullField("order", "token", models.UUIDField(db_default=RandomUUID()))
+        after = self.state.clone()
+        operation.state_forwards("shop", after)
+        with self.connection.schema_editor(collect_sql=True, atomic=False) as editor:
+            operation.database_forwards("shop", editor, self.state, after)
+        self.assertRegex(editor.collected_sql[-2], "safe_backfill_using")
+        self.assertRegex(editor.collected_sql[-1], "safe_set_not_null")
+
+    def test_none_and_functions_are_refused(self):
+        for value in (None, uuid.uuid4):
+            with self.assertRaises(ValueError):
+                SafeAddNotNullField("order", "status", models.IntegerField(), backfill=value)
 
     def test_json_null_is_a_value(self):
         self.add(models.JSONField(), backfill=Value(None, models.JSONField()))

@@ -4,14 +4,15 @@ import threading
 import uuid
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.functions import RandomUUID
 from django.db import NotSupportedError, connections, models
-from django.db.migrations import AddField, CreateModel, RemoveField
+from django.db.migrations import AddField, AlterField, CreateModel, RemoveField
 from django.db.migrations.optimizer import MigrationOptimizer
 from django.db.models import Case, F, Q, Sum, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat, Lower, Upper
 
-from django_safe_backfill import SafeAddNotNullField, SafeBackfill
+from django_safe_backfill import SafeAddField, SafeAddNotNullField, SafeAlterField, SafeBackfill, SafeSetNotNull
 from django_safe_backfill.errors import SafeMigrationError
 from tests.operations import APP, ROWS, OperationTestCase
 
@@ -130,9 +131,10 @@ class SafeBackfillTest(OperationTestCase):
             self.apply(SafeAddNotNullField("order", "kind", models.TextField(), backfill=Lower("nothing")))
         self.assertIsNone(self.column("kind"))
 
-    def test_none_is_refused(self):
-        with self.assertRaises(ValueError):
-            SafeBackfill("order", "status", None)
+    def test_none_and_functions_are_refused(self):
+        for value in (None, uuid.uuid4):
+            with self.assertRaises(ValueError):
+                SafeBackfill("order", "status", value)
 
     def test_rows_that_are_null_still_fail_the_migration(self):
         with self.assertRaisesRegex(SafeMigrationError, "1 row of table .* still null"):
@@ -232,6 +234,30 @@ class ElsewhereTest(OperationTestCase):
         with editor, self.assertRaisesRegex(SafeMigrationError, message):
             SafeBackfill("order", "email", "x").database_forwards(APP, editor, self.state, self.state)
 
+    def test_nothing_is_changed_before_the_extension_is_missed(self):
+        connection = connections["without"]
+        self.addCleanup(connection.close)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DROP TABLE IF EXISTS shop_order; CREATE TABLE shop_order (id bigint, email text, total int)"
+            )
+            cursor.execute("SELECT attname, atthasdef FROM pg_attribute WHERE attrelid = 'shop_order'::regclass")
+            columns = cursor.fetchall()
+        AlterField("order", "total", models.IntegerField(null=True)).state_forwards(APP, self.state)
+        before = self.state
+        for operation in (
+            SafeAddNotNullField("order", "status", models.TextField(db_default=""), backfill=Lower("email")),
+            SafeAddField("order", "token", models.UUIDField(null=True, db_default=RandomUUID())),
+            SafeAlterField("order", "total", models.IntegerField(db_default=4)),
+        ):
+            with self.assertRaisesRegex(SafeMigrationError, "does not have the extension"):
+                self.apply(operation, "without")
+            self.state = before
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT attname, atthasdef FROM pg_attribute WHERE attrelid = 'shop_order'::regclass")
+            self.assertEqual(cursor.fetchall(), columns)
+            cursor.execute("DROP TABLE shop_order")
+
     def test_sqlite_gets_djangos_own(self):
         connection = connections["sqlite"]
         self.addCleanup(connection.close)
@@ -241,8 +267,6 @@ class ElsewhereTest(OperationTestCase):
         with connection.schema_editor() as editor:
             create.database_forwards(APP, editor, self.state, state)
         connection.cursor().execute("INSERT INTO shop_note (text) VALUES ('A')")
-        from django_safe_backfill import SafeAddField, SafeAddNotNullField, SafeSetNotNull
-
         operations = [
             SafeAddField("note", "status", models.TextField(null=True)),
             SafeBackfill("note", "status", Lower("text"), where=Q(text="A")),

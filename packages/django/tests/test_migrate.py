@@ -2,6 +2,9 @@ import os
 import time
 import unittest
 
+from django.core.exceptions import ImproperlyConfigured
+
+from django_safe_backfill.conf import Conf
 from tests.project import Project, interrupt, kill
 
 MODELS = """
@@ -177,6 +180,9 @@ class MigrateTest(unittest.TestCase):
         status, output = self.project.try_to_manage("check")
         self.assertEqual(status, 1)
         self.assertIn("safe_backfill.E003", output)
+        # PostgreSQL would take it for none.
+        with self.assertRaises(ImproperlyConfigured):
+            Conf(LOCK_TIMEOUT="0.4ms")
 
     def test_it_can_be_faked_and_shown(self):
         self.assertRegex(self.project.manage("sqlmigrate", "shop", "0002"), r'CALL "public"\.safe_backfill\(')

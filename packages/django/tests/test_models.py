@@ -5,6 +5,7 @@ from django.db.migrations import CreateModel
 from django.test import override_settings
 
 from django_safe_backfill import SafeAddField, SafeAddNotNullField, SafeAlterField, SafeBackfill, SafeSetNotNull
+from django_safe_backfill.errors import SafeMigrationError
 from tests.operations import ROWS, OperationTestCase
 
 
@@ -82,13 +83,56 @@ class ModelsTest(OperationTestCase):
         self.apply(SafeAddNotNullField("order", "kind", Shouting(max_length=9), backfill="odd"))
         self.assertEqual(self.values("kind"), {"ODD": ROWS})
 
+    def test_a_proxy_and_a_model_that_is_not_managed_have_rows(self):
+        self.apply(SafeAddField("order", "status", models.TextField(null=True)))
+        self.run_plain(CreateModel("Proxy", [], {"proxy": True}, bases=("shop.order",)))
+        columns = [("id", models.BigAutoField(primary_key=True)), ("status", models.TextField(null=True))]
+        self.run_plain(CreateModel("Guest", columns, {"managed": False, "db_table": "shop_order"}))
+        self.apply(SafeBackfill("proxy", "status", "few", where=models.Q(total__lte=10)))
+        self.apply(SafeBackfill("guest", "status", "many"))
+        self.assertEqual(self.values(), {"few": 10, "many": ROWS - 10})
+
+    def test_a_field_without_a_column_is_none_of_the_database(self):
+        to_customer = {"to": "shop.Customer", "on_delete": models.CASCADE, "to_fields": ["id"]}
+        for kind, is_null in (SafeAddField, True), (SafeAddNotNullField, False):
+            operation = kind("order", "other", models.ForeignObject(from_fields=["total"], null=is_null, **to_customer))
+            self.apply(operation)
+            self.reverse(operation)
+
+    def test_a_partitioned_table(self):
+        self.sql(
+            "CREATE TABLE part (id bigserial PRIMARY KEY, email text, total int) PARTITION BY RANGE (id);"
+            "CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (0) TO (50);"
+            "CREATE TABLE part2 PARTITION OF part FOR VALUES FROM (50) TO (1000);"
+            "INSERT INTO part (email, total) SELECT 'A', i FROM generate_series(1, 100) i"
+        )
+        self.addCleanup(self.sql, "DROP TABLE part")
+        columns = [("id", models.BigAutoField(primary_key=True)), ("email", models.TextField())]
+        columns.append(("total", models.IntegerField(null=True)))
+        before = self.state
+        CreateModel("Part", columns, {"db_table": "part"}).state_forwards("shop", self.state)
+        self.apply(SafeAddNotNullField("part", "lower", models.TextField(db_default=""), backfill=models.F("email")))
+        self.apply(SafeAlterField("part", "total", models.PositiveIntegerField(default=1)))
+        self.assertTrue(self.column("total", "part")[1])
+        for field in (models.TextField(null=True, unique=True), models.TextField(null=True, db_index=True)):
+            with self.assertRaisesRegex(SafeMigrationError, "builds no index concurrently on a partitioned table"):
+                self.apply(SafeAddField("part", "status", field))
+            self.assertIsNone(self.column("status", "part"))
+        with self.assertRaisesRegex(SafeMigrationError, "builds no index concurrently on a partitioned table"):
+            self.apply(SafeAlterField("part", "total", models.PositiveIntegerField(db_index=True)))
+        self.state = before
+
     def test_who_does_not_own_the_table_is_told_so(self):
         self.apply(SafeAddField("order", "status", models.TextField(null=True)))
         self.sql("CREATE ROLE clerk; GRANT ALL ON shop_order TO clerk; SET ROLE clerk")
         try:
             self.apply(SafeBackfill("order", "status", "x"))
-            with self.assertRaisesRegex(Exception, "must be owner of table"):
-                self.apply(SafeSetNotNull("order", "status", models.TextField()))
+            for operation in (
+                SafeSetNotNull("order", "status", models.TextField()),
+                SafeAddField("order", "code", models.TextField(null=True)),
+            ):
+                with self.assertRaisesRegex(SafeMigrationError, "must be owner of table"):
+                    self.apply(operation)
         finally:
             self.sql("RESET ROLE; DROP OWNED BY clerk; DROP ROLE clerk")
         self.assertEqual(self.values(), {"x": ROWS})

@@ -184,6 +184,14 @@ class ResumeTest(OperationTestCase):
                 # What was filled stays.
                 self.killed_everywhere(safe, before, (table, *expected[1:]), is_reverse=True)
 
+    def test_a_column_with_an_index_becomes_text(self):
+        before = [AddField("order", "status", models.SlugField(null=True))]
+        plain, safe = (
+            kind("order", "status", models.TextField(null=True, db_index=True)) for kind in (AlterField, SafeAlterField)
+        )
+        _, expected = self.expected(plain, before)
+        self.killed_everywhere(safe, before, expected)
+
     def test_adding_with_an_expression(self):
         safe = SafeAddNotNullField("order", "status", models.CharField(max_length=99), backfill=Upper("email"))
         plain = AddField("order", "status", models.CharField(max_length=99, default="x"))

@@ -8,4 +8,9 @@ from django_safe_backfill.operations import (
     SafeSetNotNull,
 )
 
+for operation in (SafeAddField, SafeAddNotNullField, SafeAlterField, SafeBackfill, SafeSetNotNull):
+    # Migrations that are written import it from here, where it will stay.
+    operation.__module__ = __name__
+del operation
+
 __all__ = ["SafeAddField", "SafeAddNotNullField", "SafeAlterField", "SafeBackfill", "SafeSetNotNull"]

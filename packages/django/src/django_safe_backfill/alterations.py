@@ -50,6 +50,8 @@ def of_type(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> st
     before, after = (field.db_parameters(connection) for field in (old, new))
     if before.get("collation") != after.get("collation"):
         return "its collation changes, which rewrites its indexes"
+    if None in (before["type"], after["type"]):
+        return "it has no column"
     if before["type"] == after["type"]:
         return None
     if not is_longer(before["type"], after["type"]):

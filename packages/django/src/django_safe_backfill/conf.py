@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-TIME = re.compile(r"\d+(\.\d+)?\s*(us|ms|s|min|h|d)?")
+# Whole units: PostgreSQL takes less than a millisecond for none, and then waits for ever.
+TIME = re.compile(r"\d+\s*(ms|s|min|h|d)?")
 
 
 @dataclass(frozen=True)

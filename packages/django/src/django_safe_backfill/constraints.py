@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently, unhurriedly
 from django_safe_backfill.errors import SafeMigrationError, in_words
-from django_safe_backfill.fields import AnyField, kept
+from django_safe_backfill.fields import AnyField, indexed_as, kept
 
 
 def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None) -> None:
@@ -64,6 +64,35 @@ def told() -> Iterator[None]:
         ) from error
 
 
+def require_possible(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None
+) -> None:
+    """Raises SafeMigrationError where PostgreSQL has no way to build what `field` has and `old` does not."""
+    if editor.collect_sql or not is_partitioned(editor, model):
+        return
+    if (field.unique and not (old and old.unique)) or missing_indexes(editor, model, field, old):
+        reason = "builds no index concurrently on"
+    elif is_constrained(field) and not (old and is_constrained(old)) and editor.connection.pg_version < 180000:
+        reason = "before version 18 adds no foreign key that is validated afterwards to"
+    else:
+        return
+    raise SafeMigrationError(
+        f"PostgreSQL {reason} a partitioned table, such as {model._meta.db_table}.\n"
+        "HINT: Give the field db_index=False, unique=False or db_constraint=False, then build it on each partition"
+        " with RunSQL; or use Django's operation knowingly."
+    )
+
+
+def is_partitioned(editor: BaseDatabaseSchemaEditor, model: type[Model]) -> bool:
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)",
+            [editor.quote_name(model._meta.db_table)],
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
 def check(editor: BaseDatabaseSchemaEditor, field: AnyField) -> str | None:
     found: str | None = field.db_parameters(editor.connection)["check"]
     return found
@@ -79,8 +108,9 @@ def missing_indexes(
     statements = editor._field_indexes_sql(model, field)
     if old is None:
         return list(statements)
-    there = {str(statement.parts["name"]) for statement in editor._field_indexes_sql(model, kept(old, field))}
-    return [statement for statement in statements if str(statement.parts["name"]) not in there]
+    # That for LIKE differs with the type, and goes when the type changes.
+    there = {str(statement) for statement in editor._field_indexes_sql(model, indexed_as(old, kept(old, field)))}
+    return [statement for statement in statements if str(statement) not in there]
 
 
 def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], statement: Any) -> None:
@@ -96,7 +126,8 @@ def build_unique(editor: BaseDatabaseSchemaEditor, model: type[Model], field: An
         return
     quoted = editor.quote_name(name)
     if removed_if_invalid(editor, model, name):
-        unhurriedly(editor, f"CREATE UNIQUE INDEX CONCURRENTLY {quoted} ON {table} ({column})")
+        tablespace = editor._get_index_tablespace_sql(model, [field])
+        unhurriedly(editor, f"CREATE UNIQUE INDEX CONCURRENTLY {quoted} ON {table} ({column}){tablespace}")
     statement = f"ALTER TABLE {table} ADD CONSTRAINT {quoted} UNIQUE USING INDEX {quoted}"
     patiently(editor, lambda: editor.execute(statement, None))
 
@@ -151,5 +182,22 @@ def removed_if_invalid(editor: BaseDatabaseSchemaEditor, model: type[Model], nam
         return True
     is_valid, index = row
     if not is_valid:
+        require_abandoned(editor, index)
         unhurriedly(editor, f"DROP INDEX CONCURRENTLY {index}")
     return not is_valid
+
+
+def require_abandoned(editor: BaseDatabaseSchemaEditor, index: str) -> None:
+    """Raises SafeMigrationError for an index that is not valid because a session still builds it."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_catalog.pg_stat_progress_create_index"
+            " WHERE index_relid = %s::pg_catalog.regclass AND datname = pg_catalog.current_database()",
+            [index],
+        )
+        row = cursor.fetchone()
+    if row:
+        raise SafeMigrationError(
+            f"another session is building index {index}: process {row[0]}\n"
+            "HINT: Wait for it, then run the same command."
+        )

@@ -15,6 +15,12 @@ def is_expression(value: object) -> bool:
     return hasattr(value, "resolve_expression")
 
 
+def require_value(name: str, value: object) -> None:
+    """Raises ValueError for a function, which would be called once or not at all."""
+    if callable(value) and not is_expression(value):
+        raise ValueError(f"{name} must be a value or an expression, and not a callable")
+
+
 def as_sql(editor: BaseDatabaseSchemaEditor, model: type[Model], expression: Any) -> str:
     """The expression as SQL, with its values in it.
 

@@ -42,7 +42,7 @@ def no_check(*arguments: object) -> None:
 
 
 def indexed_as(new: AnyField, old: AnyField) -> AnyField:
-    """The new field with all indexes of the old one, and no others."""
+    """One field with the indexes of the other, and no others."""
     return variant(new, _unique=old._unique, db_index=old.db_index)
 
 

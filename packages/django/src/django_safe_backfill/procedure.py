@@ -22,7 +22,8 @@ def call(editor: BaseDatabaseSchemaEditor, procedure: str, *arguments: Any, **op
     Raises SafeMigrationError: for every error of the server, and where rows are NULL still."""
     options = {name: value for name, value in options.items() if value is not None}
     places = ["%s"] * len(arguments) + [f"{name} => %s" for name in options]
-    name = f"{editor.quote_name(schema_of_extension(editor.connection))}.{procedure}"
+    schema = editor.quote_name(schema_of_extension(editor.connection)).replace("%", "%%")
+    name = f"{schema}.{procedure}"
     statement = f"CALL {name}({', '.join(places)})"
     values = [*arguments, *options.values()]
     if editor.collect_sql:

@@ -1,6 +1,7 @@
 """What the server says while a statement runs, shown below the name of the migration."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ INCOMPLETE = re.compile(r"still null in column|kept becoming null")
 
 @dataclass
 class Output:
-    """Where `migrate` writes, and how much. Without it, nothing is written."""
+    """Where `migrate` writes, and how much. Without it, warnings alone are, to stderr."""
 
     stream: Any = None
     verbosity: int = 0
@@ -79,6 +80,8 @@ class Messages:
     def show(self, text: str, replace: bool = False) -> None:
         """Writes a line; on a terminal, one that tells progress is replaced by the next."""
         if output.stream is None:
+            if text.startswith("WARNING"):
+                print(text, file=sys.stderr)
             return
         erase = "\r\x1b[K" if self.is_on_line and output.is_terminal else "\n"
         output.write(erase + "    " + text.replace("\n", "\n    "))

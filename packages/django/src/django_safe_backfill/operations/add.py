@@ -9,11 +9,12 @@ from django.db.models import NOT_PROVIDED, Field, Model
 from django_safe_backfill import constraints
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.expressions import as_sql, is_expression
+from django_safe_backfill.expressions import as_sql, is_expression, require_value
 from django_safe_backfill.fields import AnyField, bare, column_of, default_of_operation, field_of, tried, variant
 from django_safe_backfill.operations.base import in_words_of_its_own
 from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
+from django_safe_backfill.procedure import schema_of_extension
 from django_safe_backfill.tables import add_table, has_table
 
 
@@ -28,7 +29,10 @@ class SafeAddField(BatchedOperation, AddField):
         if field.many_to_many:
             add_table(editor, from_model, field)
             return
+        if field.column is None:
+            return
         self.require_field(field)
+        constraints.require_possible(editor, to_model, field)
         with default_of_operation(self, field):
             self.add_column(editor, from_model, to_model, field)
         constraints.build(editor, to_model, field)
@@ -50,10 +54,22 @@ class SafeAddField(BatchedOperation, AddField):
     ) -> None:
         """Adds the column with the values that rows get."""
         if has_to_be_written(editor, from_model, field):
-            add_nullable(editor, from_model, field)
-            fill(editor, to_model, field, default_expression(field), batch_size=self.batch_size)
+            self.add_written(editor, from_model, to_model, field, default_expression(field))
         else:
             add_bare(editor, from_model, field)
+
+    def add_written(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        from_model: type[Model],
+        to_model: type[Model],
+        field: AnyField,
+        value: Any,
+    ) -> None:
+        """Adds the column and writes a value into each row."""
+        schema_of_extension(editor.connection)
+        add_nullable(editor, from_model, field)
+        fill(editor, to_model, field, value, batch_size=self.batch_size)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
@@ -92,6 +108,8 @@ class SafeAddNotNullField(SafeAddField):
         super().__init__(model_name, name, field, preserve_default, batch_size=batch_size)
         if backfill is None:
             raise ValueError("backfill cannot be None: the field is NOT NULL")
+        if backfill is not NOT_PROVIDED:
+            require_value("backfill", backfill)
         self.backfill = backfill
 
     def deconstruct(self) -> Any:
@@ -117,9 +135,7 @@ class SafeAddNotNullField(SafeAddField):
         if is_expression(self.backfill):
             # A bad one fails before anything is changed.
             as_sql(editor, to_model, self.backfill)
-            add_nullable(editor, from_model, field)
-            fill(editor, to_model, field, self.backfill, batch_size=self.batch_size)
-            set_not_null(editor, to_model, field)
+            self.add_written(editor, from_model, to_model, field, self.backfill)
         elif self.backfill is not NOT_PROVIDED:
             add_with_value(editor, from_model, field, self.backfill)
             value = field.get_db_prep_save(self.backfill, editor.connection)
@@ -134,8 +150,19 @@ class SafeAddNotNullField(SafeAddField):
             value = default_expression(field) if field.has_db_default() else editor.effective_default(field)
             self.finish(editor, to_model, field, value)
 
+    def add_written(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        from_model: type[Model],
+        to_model: type[Model],
+        field: AnyField,
+        value: Any,
+    ) -> None:
+        super().add_written(editor, from_model, to_model, field, value)
+        set_not_null(editor, to_model, field)
+
     def finish(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, value: Any) -> None:
-        """Makes the column NOT NULL where it is not yet: values were written one by one, or it was there before."""
+        """Makes the column NOT NULL where it is not yet: it was there before."""
         column = None if editor.collect_sql else column_of(editor, model, field)
         if column is not None and not column.is_not_null:
             fill(editor, model, field, value, batch_size=self.batch_size)
@@ -226,4 +253,4 @@ def is_there(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFie
     """Whether the database has the column, or the table, of the field."""
     if field.many_to_many:
         return has_table(editor, field)
-    return column_of(editor, model, field) is not None
+    return field.column is not None and column_of(editor, model, field) is not None

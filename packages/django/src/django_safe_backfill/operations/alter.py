@@ -15,6 +15,7 @@ from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.fields import AnyField, default_of_operation, field_of, indexed_as, kept, no_check, variant
 from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import fill, set_not_null
+from django_safe_backfill.procedure import schema_of_extension
 
 
 class SafeAlterField(BatchedOperation, AlterField):
@@ -51,6 +52,9 @@ class SafeAlterField(BatchedOperation, AlterField):
         old: AnyField,
         new: AnyField,
     ) -> None:
+        if old.null and not new.null:
+            schema_of_extension(editor.connection)
+        constraints.require_possible(editor, to_model, new, old)
         if new.null and not old.null:
             drop_not_null(editor, to_model, new)
         between = indexed_as(new, old)
@@ -74,7 +78,8 @@ class SafeAlterField(BatchedOperation, AlterField):
         if is_constrained(new):
             # Otherwise Django drops the constraint and proves it again.
             before.__dict__["db_constraint"] = after.__dict__["db_constraint"] = False
-        with without_checks(editor) if check(editor, new) and not check(editor, old) else nullcontext():
+        is_new_check = check(editor, new) and not check(editor, old)
+        with without_like_indexes(editor), without_checks(editor) if is_new_check else nullcontext():
             patiently(editor, lambda: editor.alter_field(model, before, after))
 
     def fill(self, editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
@@ -111,6 +116,16 @@ def without_checks(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
         yield
     finally:
         del editor._field_db_check
+
+
+@contextmanager
+def without_like_indexes(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """The editor makes no index for LIKE, as it does when the type of an indexed column becomes text."""
+    editor._create_like_index_sql = lambda model, field: None
+    try:
+        yield
+    finally:
+        del editor._create_like_index_sql
 
 
 def nullable(old: AnyField, new: AnyField) -> tuple[AnyField, AnyField]:

@@ -8,7 +8,7 @@ from django.db.migrations.operations.base import OperationCategory
 from django.db.migrations.operations.fields import FieldOperation
 from django.db.models import Model, Q
 
-from django_safe_backfill.expressions import is_expression, matches_none
+from django_safe_backfill.expressions import is_expression, matches_none, require_value
 from django_safe_backfill.fields import field_of
 from django_safe_backfill.operations.base import SafeOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill
@@ -40,6 +40,7 @@ class SafeBackfill(SafeOperation, FieldOperation):
     ) -> None:
         if value is None:
             raise ValueError("the value cannot be None: only rows that are NULL are filled")
+        require_value("value", value)
         if method is not None and is_expression(value):
             raise ValueError("a method is for a value, and not for an expression")
         super().__init__(model_name, name)
@@ -72,8 +73,11 @@ class SafeBackfill(SafeOperation, FieldOperation):
         pass
 
     def allow_migrate_model(self, connection_alias: Any, model: type[Model]) -> bool:
-        return super().allow_migrate_model(connection_alias, model) and (
-            not self.hints or router.allow_migrate(connection_alias, model._meta.app_label, **self.hints)
+        """Proxies and models that are not managed have rows, too."""
+        return (
+            not model._meta.swapped
+            and router.allow_migrate_model(connection_alias, model)
+            and (not self.hints or router.allow_migrate(connection_alias, model._meta.app_label, **self.hints))
         )
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import NotSupportedError
+from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.operations.fields import AlterField, FieldOperation, RenameField
 from django.db.models import Model
 
 from django_safe_backfill import progress
-from django_safe_backfill.errors import SafeMigrationError
+from django_safe_backfill.errors import SafeMigrationError, in_words
 from django_safe_backfill.procedure import interrupted
 
 ALONE = "put it into a migration of its own, with atomic = False"
@@ -25,6 +25,9 @@ def in_words_of_its_own(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
     except SafeMigrationError:
         progress.break_line()
         raise
+    except DatabaseError as error:
+        progress.break_line()
+        raise SafeMigrationError(in_words(error)) from error
     except KeyboardInterrupt:
         raise interrupted(editor.connection) from None
 
@@ -72,18 +75,19 @@ class SafeOperation(FieldOperation):
             return False
         is_elided = self.elidable or operation.elidable
         if self.reads_row and not is_elided and not self.is_of_same_field(operation):
-            return not operation.references_model(self.model_name, app_label)
+            return False
         return super().reduce(operation, app_label)
 
     @property
     def reads_row(self) -> bool:
-        """Whether it may use any field of the row: nothing that changes one may move across."""
+        """Whether it may use any field of the row, and raw SQL of other models: nothing may move across."""
         return False
 
+    def references_model(self, name: str, app_label: str) -> bool:
+        return self.reads_row or super().references_model(name, app_label)
+
     def references_field(self, model_name: str, name: str, app_label: str) -> bool:
-        if self.reads_row:
-            return self.references_model(model_name, app_label)
-        return super().references_field(model_name, name, app_label)
+        return self.reads_row or super().references_field(model_name, name, app_label)
 
     def is_of_same_field(self, operation: Operation) -> bool:
         return isinstance(operation, FieldOperation) and self.is_same_field_operation(operation)
