@@ -179,8 +179,79 @@ class SafeAddFieldTest(OperationTestCase):
 
     def test_another_column_of_that_name_is_refused(self):
         self.sql("ALTER TABLE shop_order ADD COLUMN status text")
-        with self.assertRaisesRegex(SafeMigrationError, "of type text and not integer"):
+        with self.assertRaisesRegex(SafeMigrationError, "of type text without a default and not of type integer"):
             self.add(models.IntegerField(null=True))
+
+    def test_a_column_that_others_have_added_is_not_taken_for_ours(self):
+        field = models.CharField(max_length=9, null=True, db_default="web")
+        self.sql("ALTER TABLE shop_order ADD COLUMN status varchar(9)")
+        with self.assertRaisesRegex(SafeMigrationError, "(?s)without a default and not .* with default 'web'.*--fake"):
+            self.add(field)
+        self.sql("ALTER TABLE shop_order ALTER COLUMN status SET DEFAULT 'web'")
+        with self.assertRaisesRegex(SafeMigrationError, "rows are NULL that should have the default"):
+            self.add(field)
+        self.sql("UPDATE shop_order SET status = 'mine'")
+        self.add(field)
+        self.assertEqual(self.values(), {"mine": ROWS})
+
+    def test_a_rewrite_between_two_attempts_does_no_harm(self):
+        operation = self.add(models.CharField(max_length=9, null=True, db_default="web"))
+        self.sql("VACUUM FULL shop_order")
+        self.try_again(operation)
+        self.assertEqual(self.values(), {"web": ROWS})
+
+    def test_a_constraint_or_index_of_the_same_name_is_not_taken_for_ours(self):
+        fields = {
+            "customer": models.ForeignKey("shop.Customer", models.CASCADE, null=True, db_index=False),
+            "code": models.IntegerField(null=True, unique=True),
+            "age": models.PositiveIntegerField(null=True),
+            "slug": models.IntegerField(null=True, db_index=True),
+        }
+        operations = {name: self.add(field, name) for name, field in fields.items()}
+        constraints = {definition.split(" ")[0]: name for name, (definition, _) in self.constraints().items()}
+        (index,) = self.sql("SELECT indexname FROM pg_indexes WHERE indexname LIKE %s", "shop_order_slug_%")[0]
+        changes = [
+            ("customer", constraints["FOREIGN"], "FOREIGN KEY (customer_id) REFERENCES shop_order"),
+            ("customer", constraints["FOREIGN"], "CHECK (customer_id > 0)"),
+            ("code", constraints["UNIQUE"], "UNIQUE (total, code)"),
+            ("age", constraints["CHECK"], "CHECK (code >= 0)"),
+        ]
+        for name, constraint, definition in changes:
+            with self.subTest(name=name, definition=definition):
+                self.sql(f"ALTER TABLE shop_order DROP CONSTRAINT {constraint}")
+                self.sql(f"ALTER TABLE shop_order ADD CONSTRAINT {constraint} {definition}")
+                self.refuses_another(operations[name], "a constraint")
+        self.sql(f"ALTER TABLE shop_order DROP CONSTRAINT {constraints['UNIQUE']}")
+        for name, definition in (
+            ("code", f"{constraints['UNIQUE']} ON shop_order (code)"),
+            (
+                "slug",
+                f"{index} ON shop_order (slug) WHERE slug > 0",
+            ),
+        ):
+            with self.subTest(definition=definition):
+                self.sql(f"DROP INDEX IF EXISTS {index}; CREATE INDEX {definition}")
+                self.refuses_another(operations[name], "an index")
+
+    def refuses_another(self, operation, kind):
+        with (
+            self.connection.schema_editor(atomic=False) as editor,
+            self.assertRaisesRegex(SafeMigrationError, f"(?s)has {kind} .* already, which is another one.*go on"),
+        ):
+            operation.apply(editor, *[self.state.apps.get_model("shop", "order")] * 2)
+
+    def test_one_value_for_all_rows_of_a_unique_field_is_refused_before_anything_is_changed(self):
+        for kind, field in [
+            (SafeAddField, models.IntegerField(null=True, unique=True, default=1)),
+            (SafeAddNotNullField, models.IntegerField(unique=True, default=1)),
+            (SafeAddNotNullField, models.IntegerField(unique=True, db_default=1)),
+        ]:
+            with self.subTest(kind=kind), self.assertRaisesRegex(SafeMigrationError, "is unique, and all rows"):
+                self.apply(kind("order", "status", field))
+            self.assertIsNone(self.column())
+        self.sql("DELETE FROM shop_order WHERE id > 1")
+        self.apply(SafeAddNotNullField("order", "status", models.IntegerField(unique=True, default=1)))
+        self.assertEqual(self.values(), {1: 1})
 
     def test_a_lock_is_waited_for_briefly_again_and_again(self):
         with self.session() as session:
@@ -211,7 +282,7 @@ class SafeAddFieldTest(OperationTestCase):
 
     def test_an_index_that_an_interruption_left_invalid_is_built_anew(self):
         operation = SafeAddField("order", "status", models.IntegerField(null=True, unique=True))
-        self.sql("ALTER TABLE shop_order ADD COLUMN status int DEFAULT 1")
+        self.sql("ALTER TABLE shop_order ADD COLUMN status int; UPDATE shop_order SET status = 1")
         with self.assertRaisesRegex(SafeMigrationError, "could not create unique index"):
             self.apply(operation)
         self.assertEqual([valid for _, valid in self.indexes()], [False])

@@ -52,7 +52,7 @@ class SafeAlterFieldTest(AlterTestCase):
         self.assertEqual(self.values(), {"web": ROWS})
 
     def test_rows_that_are_null_are_an_error_without_a_default(self):
-        with self.assertRaisesRegex(SafeMigrationError, "null"):
+        with self.assertRaisesRegex(SafeMigrationError, "(?s)null.*HINT: Fill these rows with SafeBackfill"):
             self.alter(models.CharField(max_length=10))
         self.assertFalse(self.column()[1])
         self.assertEqual(self.constraints(), {})
@@ -141,6 +141,21 @@ class SafeAlterFieldTest(AlterTestCase):
         self.alter(models.TextField(null=True))
         self.assertEqual(self.column()[0], "text")
         self.assertEqual(self.file(), file)
+
+    def test_backwards_a_longer_type_stays(self):
+        for longer in models.CharField(max_length=20, db_default="x", db_index=True), models.TextField(default="x"):
+            with self.subTest(field=longer.deconstruct()):
+                file = self.file()
+                operation = self.alter(longer)
+                of_type = self.column()[0]
+                self.sql("UPDATE shop_order SET status = 'longer than before'")
+                self.reverse(operation)
+                self.assertEqual(self.column(), (of_type, False, None))
+                self.assertEqual(self.indexes(), [])
+                self.apply(operation)
+                self.assertEqual(self.column()[:2], (of_type, True))
+                self.reverse(operation)
+                self.assertEqual((self.values(), self.file()), ({"longer than before": ROWS}, file))
 
     def test_what_is_no_change_of_the_database_is_none(self):
         self.alter(models.CharField(max_length=10, null=True, verbose_name="x", choices=[("a", "b")]))

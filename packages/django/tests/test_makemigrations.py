@@ -152,6 +152,22 @@ class MakemigrationsTest(unittest.TestCase):
         status, output = self.project.try_to_manage("check")
         self.assertEqual(status, 1)
         self.assertIn("safe_backfill.E001", output)
+        # As the check says.
+        squashed = next(name for name in self.project.migrations() if "squashed" in name)
+        text = self.project.text(squashed)
+        self.project.write(
+            f"shop/migrations/{squashed}.py", text.replace("    operations", "    atomic = False\n\n    operations")
+        )
+        self.project.manage("check")
+        self.project.manage("migrate", "shop", "zero", "-v0")
+        self.project.manage("migrate", "-v0")
+        self.assertEqual(
+            self.project.value(
+                "SELECT count(*) FROM pg_attribute WHERE attname = 'status' AND attrelid = 'shop_order'::regclass"
+            ),
+            1,
+        )
+        self.assertIn("(2 squashed migrations)", self.project.manage("showmigrations", "shop"))
 
 
 class DjangosTest(unittest.TestCase):

@@ -188,6 +188,28 @@ class MigrateTest(unittest.TestCase):
         self.assertRegex(self.project.manage("sqlmigrate", "shop", "0002"), r'CALL "public"\.safe_backfill\(')
         self.project.manage("migrate", "--fake")
         self.assertFalse(self.is_filled())
+        self.project.migration(
+            "0003_not_null",
+            "django_safe_backfill.SafeAddNotNullField('order', 'code', models.CharField(max_length=9), backfill='x'),"
+            "django_safe_backfill.SafeAlterField('order', 'total', models.IntegerField(default=1, db_index=True))",
+            after="0002_fill",
+        )
+        self.project.migration(
+            "0004_set_not_null",
+            "django_safe_backfill.SafeSetNotNull('order', 'status', models.CharField(max_length=20))",
+            after="0003_not_null",
+        )
+        columns = "SELECT array_agg(attname || attnotnull) FROM pg_attribute WHERE attrelid = 'shop_order'::regclass"
+        before = self.project.value(columns)
+        shown = self.project.manage("sqlmigrate", "shop", "0003") + self.project.manage("sqlmigrate", "shop", "0004")
+        for part in 'ADD COLUMN "code"', "CREATE INDEX CONCURRENTLY", "CALL", "safe_set_not_null(":
+            self.assertIn(part, shown)
+        self.project.manage("migrate", "--fake")
+        self.assertEqual(self.project.value(columns), before)
+        self.assertNotIn("[ ]", self.project.manage("showmigrations", "shop"))
+        self.project.manage("migrate", "shop", "0001", "--fake")
+        self.project.manage("migrate", "shop", "0002")
+        self.assertTrue(self.is_filled())
 
     def test_the_database_of_the_tests_needs_the_extension_from_a_migration(self):
         self.project.migration(

@@ -92,6 +92,14 @@ class ModelsTest(OperationTestCase):
         self.apply(SafeBackfill("guest", "status", "many"))
         self.assertEqual(self.values(), {"few": 10, "many": ROWS - 10})
 
+    def test_a_field_of_the_table_of_another_model_is_refused_by_name(self):
+        self.apply(SafeAddField("order", "status", models.TextField(null=True)))
+        self.run_plain(CreateModel("Gift", [("note", models.TextField(null=True))], bases=("shop.order",)))
+        self.addCleanup(self.sql, "DROP TABLE IF EXISTS shop_gift")
+        self.apply(SafeBackfill("gift", "note", "x"))
+        with self.assertRaisesRegex(SafeMigrationError, "(?s)status is a field of shop.Order.*Name that model, order"):
+            self.apply(SafeBackfill("gift", "status", "x"))
+
     def test_a_field_without_a_column_is_none_of_the_database(self):
         to_customer = {"to": "shop.Customer", "on_delete": models.CASCADE, "to_fields": ["id"]}
         for kind, is_null in (SafeAddField, True), (SafeAddNotNullField, False):

@@ -68,6 +68,13 @@ def refusal_of_table(editor: BaseDatabaseSchemaEditor, model: type[Model], old: 
     return reason
 
 
+def becomes_shorter(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
+    """Whether each value of the new type is one of the old type, and not the other way round."""
+    before, after = (field.db_parameters(connection) for field in (old, new))
+    is_alike = before.get("collation") == after.get("collation") and before["type"] != after["type"]
+    return is_alike and None not in (before["type"], after["type"]) and is_longer(after["type"], before["type"])
+
+
 def is_longer(before: str, after: str) -> bool:
     """Whether each value of one type is a value of the other, so that no row has to be read."""
     one, other = VARCHAR.fullmatch(before), VARCHAR.fullmatch(after)

@@ -1,7 +1,7 @@
 """Indexes and constraints of a field, built while the table is read and written.
 
 Each is skipped where it is there already, and an index that was left invalid is built anew: so the same migration goes
-on after it was stopped. They have the names that Django gives them."""
+on after it was stopped. They have the names that Django gives them when it alters a field."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField,
         if field.unique and not (old and old.unique):
             build_unique(editor, model, field)
         for statement in missing_indexes(editor, model, field, old):
-            build_index(editor, model, statement)
+            build_index(editor, model, field, statement)
         if check(editor, field) and not (old and check(editor, old)):
             build_check(editor, model, field)
         if is_constrained(field) and not (old and is_constrained(old)):
@@ -40,7 +40,7 @@ def build_replacement(editor: BaseDatabaseSchemaEditor, model: type[Model], fiel
         if field.unique and not old.unique:
             build_unique(editor, model, field)
         elif old.unique and not field.unique and field.db_index:
-            build_index(editor, model, editor._field_indexes_sql(model, field)[0])
+            build_index(editor, model, field, editor._field_indexes_sql(model, field)[0])
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def missing_indexes(
     return [statement for statement in statements if str(statement) not in there]
 
 
-def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], statement: Any) -> None:
-    if removed_if_invalid(editor, model, strip_quotes(str(statement.parts["name"]))):
+def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, statement: Any) -> None:
+    if removed_if_invalid(editor, model, field, strip_quotes(str(statement.parts["name"]))):
         statement.template = editor.sql_create_index_concurrently
         unhurriedly(editor, statement)
 
@@ -122,10 +122,10 @@ def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], statement:
 def build_unique(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     table, column = editor.quote_name(model._meta.db_table), editor.quote_name(field.column)
     name = editor._create_index_name(model._meta.db_table, [field.column], suffix="_uniq")
-    if constraint(editor, model, name) is not None:
+    if constraint(editor, model, field, name, "u") is not None:
         return
     quoted = editor.quote_name(name)
-    if removed_if_invalid(editor, model, name):
+    if removed_if_invalid(editor, model, field, name, is_unique=True):
         tablespace = editor._get_index_tablespace_sql(model, [field])
         unhurriedly(editor, f"CREATE UNIQUE INDEX CONCURRENTLY {quoted} ON {table} ({column}){tablespace}")
     statement = f"ALTER TABLE {table} ADD CONSTRAINT {quoted} UNIQUE USING INDEX {quoted}"
@@ -134,17 +134,22 @@ def build_unique(editor: BaseDatabaseSchemaEditor, model: type[Model], field: An
 
 def build_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     name = editor._create_index_name(model._meta.db_table, [field.column], suffix="_check")
-    prove(editor, model, name, editor._create_check_sql(model, name, check(editor, field)))
+    statement = editor._create_check_sql(model, name, check(editor, field))
+    prove(editor, model, name, statement, constraint(editor, model, field, name, "c"))
 
 
 def build_foreign_key(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     statement: Any = editor._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s")
-    prove(editor, model, strip_quotes(str(statement.parts["name"])), statement)
+    name = strip_quotes(str(statement.parts["name"]))
+    prove(editor, model, name, statement, constraint(editor, model, field, name, "f"))
 
 
-def prove(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str, statement: object) -> None:
-    """Adds a constraint for rows to come, then proves it for those that are there, which takes no lock that matters."""
-    is_valid = constraint(editor, model, name)
+def prove(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], name: str, statement: object, is_valid: bool | None
+) -> None:
+    """Adds a constraint for rows to come, then proves it for those that are there, which takes no lock that matters.
+
+    `is_valid` is None where the table does not have it."""
     if is_valid is None:
         patiently(editor, lambda: editor.execute(f"{statement} NOT VALID", None))
     if not is_valid:
@@ -152,35 +157,71 @@ def prove(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str, state
         unhurriedly(editor, f"ALTER TABLE {table} VALIDATE CONSTRAINT {editor.quote_name(name)}")
 
 
-def constraint(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool | None:
-    """Whether the constraint is valid; None where there is none of that name."""
+def constraint(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str, kind: str
+) -> bool | None:
+    """Whether the constraint of that name is valid; None where there is none. `kind` is as in pg_constraint.contype.
+
+    Raises SafeMigrationError where it is of another kind, of other columns or refers to another table."""
     if editor.collect_sql:
         return None
+    target = field.remote_field.model._meta.db_table if kind == "f" else ""
     with editor.connection.cursor() as cursor:
         cursor.execute(
-            "SELECT convalidated FROM pg_catalog.pg_constraint"
+            "SELECT convalidated, pg_catalog.pg_get_constraintdef(c.oid),"
+            " contype::text = %s AND conkey = ARRAY[attnum] AND (%s = '' OR confrelid = pg_catalog.to_regclass(%s))"
+            " FROM pg_catalog.pg_constraint c"
+            " LEFT JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attname = %s AND NOT attisdropped"
             " WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s",
-            [editor.quote_name(model._meta.db_table), name],
+            [
+                kind,
+                target,
+                editor.quote_name(target),
+                field.column,
+                editor.quote_name(model._meta.db_table),
+                name,
+            ],
         )
         row = cursor.fetchone()
-    return row and bool(row[0])
+    if row is None:
+        return None
+    is_valid, definition, is_it = row
+    if not is_it:
+        raise another(model, f'a constraint "{name}"', definition)
+    return bool(is_valid)
 
 
-def removed_if_invalid(editor: BaseDatabaseSchemaEditor, model: type[Model], name: str) -> bool:
-    """Whether the index has to be built; what an attempt that failed has left is removed before."""
+def another(model: type[Model], what: str, definition: str) -> SafeMigrationError:
+    return SafeMigrationError(
+        f"table {model._meta.db_table} has {what} already, which is another one: {definition}\n"
+        "HINT: Rename it or drop it, then run the same command to go on."
+    )
+
+
+def removed_if_invalid(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str, *, is_unique: bool = False
+) -> bool:
+    """Whether the index has to be built; what an attempt that failed has left is removed before.
+
+    Raises SafeMigrationError where an index of that name is another one, or is being built by another session."""
     if editor.collect_sql:
         return True
     with editor.connection.cursor() as cursor:
         cursor.execute(
-            "SELECT i.indisvalid, i.indexrelid::pg_catalog.regclass::text"
+            "SELECT i.indisvalid, i.indexrelid::pg_catalog.regclass::text, pg_catalog.pg_get_indexdef(i.indexrelid),"
+            " i.indisunique = %s AND i.indnatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL"
             " FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
+            " LEFT JOIN pg_catalog.pg_attribute a"
+            "      ON a.attrelid = i.indrelid AND a.attname = %s AND NOT a.attisdropped"
             " WHERE i.indrelid = pg_catalog.to_regclass(%s) AND c.relname = %s",
-            [editor.quote_name(model._meta.db_table), name],
+            [is_unique, field.column, editor.quote_name(model._meta.db_table), name],
         )
         row = cursor.fetchone()
     if row is None:
         return True
-    is_valid, index = row
+    is_valid, index, definition, is_it = row
+    if not is_it:
+        raise another(model, f"an index {index}", definition)
     if not is_valid:
         require_abandoned(editor, index)
         unhurriedly(editor, f"DROP INDEX CONCURRENTLY {index}")

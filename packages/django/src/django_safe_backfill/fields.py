@@ -10,13 +10,23 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import NOT_PROVIDED, Model
 from django.utils.functional import cached_property
 
+from django_safe_backfill.errors import SafeMigrationError
+
 # A field that has a column: the stubs take its column, and whatever it refers to, for what may be None.
 AnyField: TypeAlias = Any
 
 
 def field_of(model: type[Model], name: str) -> AnyField:
-    """The field of that name."""
-    return model._meta.get_field(name)
+    """The field of that name.
+
+    Raises SafeMigrationError where its column is in the table of another model, from which this one inherits."""
+    field: AnyField = model._meta.get_field(name)
+    if field.model._meta.db_table != model._meta.db_table:
+        raise SafeMigrationError(
+            f"{name} is a field of {field.model._meta.label}, from which {model._meta.label} inherits.\n"
+            f"HINT: Name that model, {field.model._meta.model_name}."
+        )
+    return field
 
 
 def variant(field: AnyField, **attributes: Any) -> AnyField:
@@ -72,13 +82,18 @@ class Column(NamedTuple):
 
     type: str
     is_not_null: bool
+    default: str | None
+    has_missing_value: bool
+    """Whether rows that were written before it was added have its first default."""
 
 
 def column_of(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> Column | None:
     """The column of the field, or None where the database has none."""
     with editor.connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute"
+            "SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull,"
+            " pg_catalog.pg_get_expr(adbin, adrelid), atthasmissing FROM pg_catalog.pg_attribute"
+            " LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum"
             " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
             [editor.quote_name(model._meta.db_table), field.column],
         )
@@ -86,8 +101,16 @@ def column_of(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFi
     return row and Column(*row)
 
 
-def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> tuple[str, bool]:
-    """The type that PostgreSQL would give the column, and whether it would rewrite the table to add it.
+class Trial(NamedTuple):
+    """What would come of adding a column."""
+
+    type: str
+    default: str | None
+    rewrites: bool
+
+
+def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> Trial:
+    """The type and default that PostgreSQL would give the column, and whether it would rewrite the table to add it.
 
     PostgreSQL is asked: the column is added to an empty temporary table, which is rolled back."""
     definition, values = editor.column_sql(model, field, include_default=True)
@@ -99,10 +122,11 @@ def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField)
             )
         )
         cursor.execute(
-            "SELECT pg_catalog.format_type(atttypid, atttypmod), atthasdef AND NOT atthasmissing"
-            " FROM pg_catalog.pg_attribute"
+            "SELECT pg_catalog.format_type(atttypid, atttypmod), pg_catalog.pg_get_expr(adbin, adrelid),"
+            " atthasdef AND NOT atthasmissing FROM pg_catalog.pg_attribute"
+            " LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum"
             " WHERE attrelid = 'pg_temp.safe_backfill_trial'::pg_catalog.regclass AND attname = 'c'"
         )
-        found, rewrites = cursor.fetchone()
+        trial = Trial(*cursor.fetchone())
         transaction.set_rollback(True, editor.connection.alias)
-    return str(found), bool(rewrites)
+    return trial

@@ -8,7 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from django_safe_backfill import progress
-from django_safe_backfill.errors import SafeMigrationError, in_words
+from django_safe_backfill.errors import SafeMigrationError, in_words_of_migrate
 from django_safe_backfill.session import unlimited
 
 EXTENSION = "pg_safe_backfill"
@@ -35,7 +35,7 @@ def call(editor: BaseDatabaseSchemaEditor, procedure: str, *arguments: Any, **op
             with editor.connection.cursor() as cursor:
                 cursor.execute(statement, values)
         except DatabaseError as error:
-            raise SafeMigrationError(in_words(error)) from error
+            raise SafeMigrationError(in_words_of_migrate(error)) from error
         except KeyboardInterrupt:
             raise interrupted(editor.connection, messages.percent) from None
     if messages.incomplete:

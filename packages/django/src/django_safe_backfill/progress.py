@@ -42,6 +42,12 @@ def break_line() -> None:
         output.write("\n")
 
 
+def tell(text: str) -> None:
+    """Says what is done otherwise than expected, below the name of the migration."""
+    if output.verbosity >= 1:
+        output.write(f"\n    {text}")
+
+
 def begin(verbosity: int = 0, stdout: Any = None, **kwargs: Any) -> None:
     """A receiver of `pre_migrate`."""
     output.stream, output.verbosity = stdout, verbosity

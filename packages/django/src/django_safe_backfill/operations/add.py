@@ -11,10 +11,10 @@ from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.expressions import as_sql, is_expression, require_value
 from django_safe_backfill.fields import AnyField, bare, column_of, default_of_operation, field_of, tried, variant
-from django_safe_backfill.operations.base import in_words_of_its_own
 from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 from django_safe_backfill.procedure import schema_of_extension
+from django_safe_backfill.session import unlimited
 from django_safe_backfill.tables import add_table, has_table
 
 
@@ -76,15 +76,14 @@ class SafeAddField(BatchedOperation, AddField):
     ) -> None:
         if schema_editor.connection.vendor != "postgresql":
             super().database_backwards(app_label, schema_editor, from_state, to_state)
-            return
-        model = from_state.apps.get_model(app_label, self.model_name)
-        if not self.allow_migrate_model(schema_editor.connection.alias, model):
-            return
-        self.require_session(schema_editor)
-        field = field_of(model, self.name)
-        if schema_editor.collect_sql or is_there(schema_editor, model, field):
-            with in_words_of_its_own(schema_editor):
-                patiently(schema_editor, lambda: schema_editor.remove_field(model, field))
+        else:
+            self.run(self.apply_backwards, app_label, schema_editor, from_state, to_state)
+
+    def apply_backwards(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
+        """Removes the field, on PostgreSQL."""
+        field = field_of(from_model, self.name)
+        if editor.collect_sql or is_there(editor, from_model, field):
+            patiently(editor, lambda: editor.remove_field(from_model, field))
 
 
 class SafeAddNotNullField(SafeAddField):
@@ -184,8 +183,12 @@ class SafeAddNotNullField(SafeAddField):
 
 def has_to_be_written(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
     """Whether the default differs from row to row, so that PostgreSQL would rewrite the table."""
-    has_default = field.has_db_default() or editor.effective_default(field) is not None
-    return has_default and tried(editor, model, bare(field))[1]
+    return has_default(editor, field) and tried(editor, model, bare(field)).rewrites
+
+
+def has_default(editor: BaseDatabaseSchemaEditor, field: AnyField) -> bool:
+    """Whether rows that are there get a value when the field is added."""
+    return field.has_db_default() or editor.effective_default(field) is not None
 
 
 def default_expression(field: AnyField) -> Any:
@@ -213,7 +216,7 @@ def add_nullable(editor: BaseDatabaseSchemaEditor, model: type[Model], field: An
 
 def add_bare(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     """Adds the column as Django does, without what has to be built or proven."""
-    add(editor, model, field, lambda: editor.add_field(model, bare(field)))
+    add(editor, model, field, lambda: editor.add_field(model, bare(field)), gives_value=has_default(editor, field))
 
 
 def add_with_value(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, value: Any) -> None:
@@ -225,28 +228,60 @@ def add_with_value(editor: BaseDatabaseSchemaEditor, model: type[Model], field: 
         if field.has_db_default():
             editor.alter_field(model, with_value, bare(field))
 
-    if tried(editor, model, with_value)[1]:
+    if tried(editor, model, with_value).rewrites:
         raise SafeMigrationError(
             f"the type of {field} does not take a value without a rewrite of the table.\n"
             "HINT: Use SafeAddField, SafeBackfill and SafeSetNotNull."
         )
-    add(editor, model, field, alter)
+    add(editor, model, field, alter, gives_value=True)
 
 
-def add(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, alter: Any) -> None:
+def add(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, alter: Any, *, gives_value: bool = False
+) -> None:
     """Adds the column with `alter`, if it is not there: an attempt that was stopped has added it whole, or not at all.
 
-    Raises SafeMigrationError where a column of the name has another type."""
+    `gives_value` says that all rows that are there get one value. Raises SafeMigrationError where these are to be
+    unique, and where there is a column of the name that is another one."""
     found = None if editor.collect_sql else column_of(editor, model, field)
     if found is None:
+        if gives_value and field.unique:
+            require_one_row(editor, model, field)
         patiently(editor, alter)
         return
-    expected, _ = tried(editor, model, bare(field, null=True, default=NOT_PROVIDED, db_default=NOT_PROVIDED))
-    if found.type != expected:
+    expected = tried(editor, model, bare(field, null=True, default=NOT_PROVIDED))
+    if (found.type, found.default) != (expected.type, expected.default):
+        it, other = described(found.type, found.default), described(expected.type, expected.default)
+        raise another_column(model, field, f"{it} and not {other}")
+    if gives_value and field.null and not found.has_missing_value and has_null(editor, model, field):
+        raise another_column(model, field, "in which rows are NULL that should have the default")
+
+
+def require_one_row(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    if not editor.collect_sql and model._base_manager.using(editor.connection.alias).order_by()[:2].count() > 1:
         raise SafeMigrationError(
-            f'table {model._meta.db_table} has a column "{field.column}" already,'
-            f" of type {found.type} and not {expected}."
+            f"{field} is unique, and all rows that are there would get one value.\n"
+            "HINT: Use SafeAddField without a default, SafeBackfill with an expression, then SafeAlterField."
         )
+
+
+def has_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
+    """Whether a row is NULL; all rows are read where none is."""
+    table, column = editor.quote_name(model._meta.db_table), editor.quote_name(field.column)
+    with unlimited(editor.connection), editor.connection.cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {table} WHERE {column} IS NULL)")
+        return bool(cursor.fetchone()[0])
+
+
+def described(of_type: str, default: str | None) -> str:
+    return f"of type {of_type} {'without a default' if default is None else 'with default ' + default}"
+
+
+def another_column(model: type[Model], field: AnyField, how: str) -> SafeMigrationError:
+    return SafeMigrationError(
+        f'table {model._meta.db_table} has a column "{field.column}" already, {how}.\n'
+        "HINT: It was not added by this migration. Drop it, or make it as the field has it and run migrate with --fake."
+    )
 
 
 def is_there(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
 from django.db.models import Model
 
-from django_safe_backfill import constraints
-from django_safe_backfill.alterations import refusal_of_table
+from django_safe_backfill import constraints, progress
+from django_safe_backfill.alterations import becomes_shorter, refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
@@ -23,10 +24,39 @@ class SafeAlterField(BatchedOperation, AlterField):
 
     A field that becomes NOT NULL is filled with its default before, where it has one, as AlterField does. Indexes and
     constraints are built while the table is read and written. What would rewrite or read the table under a strong lock
-    is refused. The reverse is the opposite change, done in the same way."""
+    is refused. The reverse is the opposite change, done in the same way; but a column whose type was made longer keeps
+    it, since no row has to be read for that."""
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         old, new = field_of(from_model, self.name), field_of(to_model, self.name)
+        self.change(editor, from_model, to_model, old, new)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if schema_editor.connection.vendor != "postgresql":
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
+        else:
+            self.run(self.apply_backwards, app_label, schema_editor, from_state, to_state)
+
+    def apply_backwards(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
+        """Takes the change back, on PostgreSQL."""
+        old, new = field_of(from_model, self.name), field_of(to_model, self.name)
+        if becomes_shorter(editor.connection, old, new):
+            of_type = old.db_parameters(editor.connection)["type"]
+            progress.tell(f"The column of {new} keeps the type {of_type}, which holds all its values.")
+            new = of_type_of(old, new)
+        self.change(editor, from_model, to_model, old, new)
+
+    def change(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        from_model: type[Model],
+        to_model: type[Model],
+        old: AnyField,
+        new: AnyField,
+    ) -> None:
+        """Makes `new` of `old`, if that changes the database."""
         with default_of_operation(self, new):
             if not editor._field_should_be_altered(old, new):
                 return
@@ -131,6 +161,12 @@ def without_like_indexes(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
 def nullable(old: AnyField, new: AnyField) -> tuple[AnyField, AnyField]:
     """Both fields, but for whether they may be NULL."""
     return variant(old, null=True), variant(new, null=True)
+
+
+def of_type_of(old: AnyField, new: AnyField) -> AnyField:
+    """The new field with the type of the old one."""
+    names = "null", "_unique", "db_index", "default", "db_default", "db_comment"
+    return variant(old, **{name: getattr(new, name) for name in names})
 
 
 def drop_not_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:

@@ -1,8 +1,8 @@
 """What the operations have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -13,6 +13,8 @@ from django.db.models import Model
 from django_safe_backfill import progress
 from django_safe_backfill.errors import SafeMigrationError, in_words
 from django_safe_backfill.procedure import interrupted
+
+Apply: TypeAlias = Callable[[BaseDatabaseSchemaEditor, type[Model], type[Model]], None]
 
 ALONE = "put it into a migration of its own, with atomic = False"
 
@@ -42,13 +44,18 @@ class SafeOperation(FieldOperation):
     ) -> None:
         if schema_editor.connection.vendor != "postgresql":
             self.apply_elsewhere(app_label, schema_editor, from_state, to_state)
-            return
-        model = to_state.apps.get_model(app_label, self.model_name)
-        if self.allow_migrate_model(schema_editor.connection.alias, model):
-            self.require_session(schema_editor)
-            from_model = from_state.apps.get_model(app_label, self.model_name)
-            with in_words_of_its_own(schema_editor):
-                self.apply(schema_editor, from_model, model)
+        else:
+            self.run(self.apply, app_label, schema_editor, from_state, to_state)
+
+    def run(
+        self, apply: Apply, app_label: str, editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Calls `apply`, on PostgreSQL, if the database has the model."""
+        from_model, to_model = (state.apps.get_model(app_label, self.model_name) for state in (from_state, to_state))
+        if self.allow_migrate_model(editor.connection.alias, to_model):
+            self.require_session(editor)
+            with in_words_of_its_own(editor):
+                apply(editor, from_model, to_model)
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         """Does it, on PostgreSQL."""
