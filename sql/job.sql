@@ -227,7 +227,9 @@ SELECT p.job_id,
        p.leaf_tables,
        j.column_name,
        'safe_backfill'::pg_catalog.text AS command,
-       CASE WHEN NOT p.unfinished THEN p.part_state
+       CASE WHEN j.state OPERATOR(pg_catalog.=) 'superseded'::pg_catalog.text
+                 AND p.part_state OPERATOR(pg_catalog.=) 'incomplete'::pg_catalog.text THEN j.state
+            WHEN NOT p.unfinished THEN p.part_state
             WHEN j.elsewhere AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
             WHEN j.elsewhere AND j.waits_for IS NOT NULL THEN 'waiting'::pg_catalog.text
             WHEN j.elsewhere THEN p.part_state

@@ -231,7 +231,9 @@ SELECT p.job_id,
        p.leaf_tables,
        j.column_name,
        'safe_backfill'::pg_catalog.text AS command,
-       CASE WHEN NOT p.unfinished THEN p.part_state
+       CASE WHEN j.state OPERATOR(pg_catalog.=) 'superseded'::pg_catalog.text
+                 AND p.part_state OPERATOR(pg_catalog.=) 'incomplete'::pg_catalog.text THEN j.state
+            WHEN NOT p.unfinished THEN p.part_state
             WHEN j.elsewhere AND j.state OPERATOR(pg_catalog.<>) 'running'::pg_catalog.text THEN j.state
             WHEN j.elsewhere AND j.waits_for IS NOT NULL THEN 'waiting'::pg_catalog.text
             WHEN j.elsewhere THEN p.part_state
@@ -496,7 +498,7 @@ COMMENT ON COLUMN @extschema@.safe_backfill_progress.table_name IS 'the leaf tab
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.leaf_tables IS 'how many leaf tables the row is the total of, or NULL in the row of one of them';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.column_name IS 'the column being filled';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.command IS 'safe_backfill for a job, whichever procedure or function started it; safe_add_column or safe_set_not_null for a step that waits for a lock or validates, whose job_id is NULL';
-COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (a CALL with another value began), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby it is as last received from the primary, and never interrupted. Of safe_add_column and safe_set_not_null: waiting, validating, running';
+COMMENT ON COLUMN @extschema@.safe_backfill_progress.state IS 'as in safe_backfill_part; or waiting (see waits_for), paused, cancelled, failed (see last_error), superseded (by a later CALL on the column: with another value or filter, or after it had ended incomplete), starting (its background worker is about to begin), interrupted (unfinished, and no process works on it). The same CALL or safe_backfill_resume resumes a job that is paused, cancelled, failed or interrupted. On a standby it is as last received from the primary, and never interrupted. Of safe_add_column and safe_set_not_null: waiting, validating, running';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.percent IS 'share of the table''s blocks that is filled, or verified in state verifying, 0 to 100';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.rows_filled IS 'rows filled and committed, over all calls';
 COMMENT ON COLUMN @extschema@.safe_backfill_progress.batches IS 'batches committed, over all calls';

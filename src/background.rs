@@ -3,6 +3,7 @@
 use crate::catalog::{holders, login};
 use crate::error::Error;
 use crate::fill::request::Request;
+use crate::job::column_lock;
 use crate::job::home::Home;
 use crate::job::steering::Steered;
 use crate::job::store;
@@ -24,11 +25,8 @@ pub fn start(tx: &Tx, request: &Request) -> Result<i64, Error> {
     let home = Home::find(tx)?;
     home.keep_unpublished_within(tx)?;
     if let Some(pid) = holders::of_column(tx, target.table, target.number) {
-        return Err(Error::AlreadyRunning {
-            table: target.table_name.clone(),
-            column: target.column.clone(),
-            pid: Some(pid),
-        });
+        let (table, column) = (&target.table_name, &target.column);
+        return Err(column_lock::already_running(tx, table, column, Some(pid)));
     }
     let what = request.assignment();
     let id = match stored::find_unfinished(tx, &home, &what)? {

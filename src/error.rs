@@ -112,6 +112,8 @@ pub enum Error {
         maybe_more: bool,
         /// The table with its schema, as SQL writes it.
         qualified: String,
+        /// Rows that are inserted without a value get one.
+        has_default: bool,
         /// Why a constraint that was added could not be dropped again.
         left: Option<String>,
     },
@@ -179,6 +181,8 @@ pub enum Error {
         table: String,
         column: String,
         pid: Option<i32>,
+        /// What that process works on, if it is a job.
+        job: Option<Running>,
     },
     /// The column is not what it was when the run began.
     #[error("column \"{column}\" of table \"{table}\" was {change} during the call")]
@@ -266,6 +270,15 @@ pub enum Error {
     /// A stored job cannot be read.
     #[error("could not read the stored job: {0}")]
     StoredJob(#[from] serde_json::Error),
+}
+
+/// A job that a process works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// Its number.
+    pub job: i64,
+    /// It is paused.
+    pub is_paused: bool,
 }
 
 /// How a column changed.

@@ -118,6 +118,20 @@ pub fn say_no_default(table: &str, column: &str, quoted: &str, value: Option<&st
     );
 }
 
+/// An earlier job, which did not end, has filled rows with another value, and these stay as they are.
+pub fn say_other_value(table: &str, column: &str, job: i64, rows: u64) {
+    message::notice(
+        format!(
+            "job {job} has filled {} of table \"{table}\" with another value",
+            counted(rows, "row")
+        ),
+        Some("They are kept: only rows that are null are filled."),
+        Some(&format!(
+            "If that value was wrong, set column \"{column}\" of these rows to null, some at a time, or drop the column and add it again; then call again."
+        )),
+    );
+}
+
 /// Another run is working on a partition, as this error says.
 pub fn say_waiting_for_run(error: &str, detail: Option<&str>) {
     message::notice(format!("{error}; waiting for it to end"), detail, None);

@@ -8,7 +8,6 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::add_column;
-use crate::catalog::column_lock;
 use crate::catalog::relation::Relation;
 use crate::ddl;
 use crate::error::Error;
@@ -16,6 +15,7 @@ use crate::fill::request::{Options, Request};
 use crate::fill::run;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
+use crate::job::column_lock;
 use crate::job::method::Method;
 use crate::not_null;
 use crate::pg::call::Call;

@@ -30,13 +30,13 @@ impl Migration {
         }
     }
 
-    /// What it is, in a picture.
+    /// The name in tables and pictures.
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Self::Risky => "one UPDATE",
-            Self::Safe => "three steps, in batches",
-            Self::Instant => "three steps, method instant",
+            Self::Risky => "risky way",
+            Self::Safe => "safe way",
+            Self::Instant => "instant way",
         }
     }
 
@@ -66,6 +66,7 @@ impl Migration {
                 console.run(&format!(
                     "CALL safe_add_column('{table}', '{COLUMN}', '{COLUMN_TYPE}')"
                 ))?;
+                console.run("SET lock_timeout = '1s'")?;
                 // For new rows only: the rows that are there are what this is about.
                 console.run(&format!(
                     "ALTER TABLE {table} ALTER COLUMN {COLUMN} SET DEFAULT '{VALUE}'"

@@ -87,7 +87,7 @@ const TABLES: &str = "
                              CASE WHEN a.usename IS NULL THEN a.backend_type
                                   ELSE format('application \"%s\", user \"%s\"', a.application_name, a.usename) END,
                              coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, 'some time'),
-                             regexp_replace(left(a.query, 80), '\\s+', ' ', 'g'))
+                             rtrim(regexp_replace(left(a.query, 80), '\\s+', ' ', 'g'), '; '))
             END AS description,
             coalesce(a.xact_start, p.prepared) AS began
         FROM pg_locks l

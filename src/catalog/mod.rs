@@ -2,7 +2,6 @@
 
 pub mod attribute;
 pub mod backlog;
-pub mod column_lock;
 pub mod dependents;
 pub mod holders;
 pub mod login;

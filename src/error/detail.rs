@@ -37,6 +37,19 @@ impl Error {
             Error::Permission { column, .. } => Some(format!(
                 "A backfill needs SELECT on the table and UPDATE on column \"{column}\", on every partition or child table too."
             )),
+            Error::AlreadyRunning {
+                pid: Some(pid),
+                job: Some(running),
+                ..
+            } => Some(format!(
+                "It is the process with PID {pid}, which {} job {}.",
+                if running.is_paused {
+                    "has paused"
+                } else {
+                    "works on"
+                },
+                running.job
+            )),
             Error::AlreadyRunning { pid: Some(pid), .. } | Error::JobRunning { pid, .. } => {
                 Some(format!("It is the process with PID {pid}."))
             }

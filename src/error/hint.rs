@@ -1,6 +1,6 @@
 //! What to do about an error.
 
-use crate::error::Error;
+use crate::error::{Error, Running};
 use crate::pg::spi::{quote, quote_literal};
 
 impl Error {
@@ -36,7 +36,7 @@ impl Error {
                 qualified, column, ..
             } => {
                 return Some(format!(
-                    "Add it first: CALL safe_add_column({}, {}, ...);",
+                    "Check the name, or add the column first: CALL safe_add_column({}, {}, ...);",
                     quote_literal(qualified),
                     quote_literal(column)
                 ));
@@ -86,6 +86,9 @@ impl Error {
 
     fn about_the_run(&self) -> Option<String> {
         let hint = match self {
+            Error::AlreadyRunning {
+                job: Some(running), ..
+            } => return Some(on_running(*running)),
             Error::AlreadyRunning { pid: Some(pid), .. } => {
                 return Some(format!(
                     "See safe_backfill_progress.  Wait for it to end, or run SELECT pg_cancel_backend({pid});"
@@ -119,14 +122,11 @@ impl Error {
                 ));
             }
             Error::StillNull {
-                qualified, column, ..
-            } => {
-                return Some(format!(
-                    "Fill them first: CALL safe_backfill({}, {}, ...);",
-                    quote_literal(qualified),
-                    quote_literal(column)
-                ));
-            }
+                qualified,
+                column,
+                has_default,
+                ..
+            } => return Some(fill_first(qualified, column, *has_default)),
             Error::LockNotAvailable { .. } => {
                 "Call again later, or raise \"safe_backfill.lock_retry_limit\"."
             }
@@ -145,4 +145,33 @@ impl Error {
         };
         Some(hint.into())
     }
+}
+
+/// What to do about a job that another process works on.
+fn on_running(running: Running) -> String {
+    let Running { job, is_paused } = running;
+    match is_paused {
+        true => format!(
+            "To continue that job, run SELECT safe_backfill_resume({job});  To end it, run SELECT safe_backfill_cancel({job});"
+        ),
+        false => format!(
+            "See safe_backfill_progress.  Wait for it to end, or run SELECT safe_backfill_cancel({job});"
+        ),
+    }
+}
+
+/// What to do about rows that are NULL, before the column can be NOT NULL.
+fn fill_first(qualified: &str, column: &str, has_default: bool) -> String {
+    let default = match has_default {
+        true => String::new(),
+        false => format!(
+            "The column has no default, so that new rows may be null: SET lock_timeout = '1s'; ALTER TABLE {qualified} ALTER COLUMN {} SET DEFAULT ...;  ",
+            quote(column)
+        ),
+    };
+    format!(
+        "{default}Fill them first: CALL safe_backfill({}, {}, ...);",
+        quote_literal(qualified),
+        quote_literal(column)
+    )
 }

@@ -81,7 +81,9 @@ impl InstantReason {
         let also = match self {
             Filter => "  Or give no filter.",
             LargeValue { .. } => "",
-            Trigger(_) => "  Or disable the trigger for that time.",
+            Trigger(_) => {
+                "  Or disable the trigger for that time, in which what the application writes does not fire it either."
+            }
             Index(_) => {
                 "  Or drop the index, and create it again afterwards with CREATE INDEX CONCURRENTLY."
             }

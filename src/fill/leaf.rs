@@ -11,13 +11,14 @@ use planner::team::Stint;
 use planner::window::Tid;
 use planner::yielding::Yielding;
 
-use crate::catalog::{column_lock, holders, tree};
+use crate::catalog::{holders, tree};
 use crate::ddl::{self, Locks};
 use crate::error::Error;
 use crate::fill::context::Run;
 use crate::fill::leaf_table::LeafTable;
 use crate::fill::progress::Report;
 use crate::fill::state::{Look, Sweeping};
+use crate::job::column_lock;
 use crate::job::part::{Activity, Counts, Position};
 use crate::job::recorder::Recorder;
 use crate::messages::{self, Reason, Wait};

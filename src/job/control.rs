@@ -77,6 +77,17 @@ impl Supervision for Job {
         Ok(is_stored)
     }
 
+    fn explain(&self, failure: &Failure) -> Option<Failure> {
+        let job = self.id.get().filter(|_| self.begun.get())?;
+        let table = self.what.table_name.clone();
+        let cancelled = Error::Cancelled { table, job }.as_failure();
+        let is_bare = failure.detail.is_none() && failure.hint.is_none();
+        (failure.sqlstate == cancelled.sqlstate && is_bare).then(|| Failure {
+            message: failure.message.clone(),
+            ..cancelled
+        })
+    }
+
     fn say_paused(&self) {
         if let Some(id) = self.id.get() {
             messages::say_paused(&self.what.table_name, id);

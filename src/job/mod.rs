@@ -1,6 +1,7 @@
 //! Jobs as they are stored, so that the same CALL goes on where the last one stopped.
 
 pub mod assignment;
+pub mod column_lock;
 pub mod control;
 pub mod home;
 pub mod method;

@@ -10,6 +10,7 @@ use crate::job::assignment::Assignment;
 use crate::job::home::{Home, Names};
 use crate::job::part::{Counts, End, Entry, Position};
 use crate::job::stored::{find_unfinished, finished, positions};
+use crate::messages;
 use crate::pg::lock::ExtensionLock;
 use crate::pg::spi::Statement;
 use crate::pg::tx::Tx;
@@ -351,10 +352,16 @@ impl Job {
 /// # Errors
 /// [`Error::ExtensionDropped`].
 pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Result<i64, Error> {
+    // What an earlier job has left NULL is this one's to fill, if that looks at the same rows or at all.
     const SUPERSEDE: &str = "
-        UPDATE @job SET state = 'superseded', finished_at = clock_timestamp()
-        WHERE system_identifier = $1 AND table_name = $2 AND column_number = $3
-        AND state IN ('running', 'paused', 'cancelled', 'failed')";
+        UPDATE @job j SET state = 'superseded', finished_at = coalesce(j.finished_at, clock_timestamp())
+        FROM @job e
+        WHERE e.system_identifier = $1 AND e.table_name = $2 AND e.column_number = $3
+        AND (e.state IN ('running', 'paused', 'cancelled', 'failed')
+             OR e.state = 'incomplete' AND ($4 IS NULL OR e.filter IS NOT DISTINCT FROM $4))
+        AND j.system_identifier = e.system_identifier AND j.job_id = e.job_id
+        RETURNING j.job_id, e.state <> 'incomplete' AND e.value <> $5::jsonb,
+            (SELECT sum(p.rows_filled)::bigint FROM @part p WHERE p.system_identifier = $1 AND p.job_id = e.job_id)";
     const INSERT: &str = "
         INSERT INTO @job
             (system_identifier, job_id, table_name, column_name, column_number, value, filter, batch_size, role, pid,
@@ -363,7 +370,18 @@ pub fn insert(tx: &Tx, home: &Home, what: &Assignment, pid: Option<i32>) -> Resu
         RETURNING job_id";
     let cluster = server::system_identifier();
     let value = serde_json::to_string(&what.recipe)?;
-    home.execute(tx, SUPERSEDE, &[&cluster, &what.root, &what.number])?;
+    let superseded = home.execute(
+        tx,
+        SUPERSEDE,
+        &[&cluster, &what.root, &what.number, &what.filter, &value],
+    )?;
+    for row in superseded.iter() {
+        let (job, is_other, rows): (Option<i64>, Option<bool>, Option<i64>) =
+            (row.get(1), row.get(2), row.get(3));
+        if let (Some(job), Some(true), Some(rows @ 1..)) = (job, is_other, rows) {
+            messages::say_other_value(&what.table_name, &what.column, job, rows.unsigned_abs());
+        }
+    }
     home.execute(
         tx,
         INSERT,

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use crate::catalog::holders;
 use crate::catalog::relation::Relation;
 use crate::error::Error;
+use crate::job::column_lock;
 use crate::job::home::Home;
 use crate::job::stored::{self, Stored};
 use crate::pg::lock::ColumnLock;
@@ -100,9 +101,11 @@ fn in_the_way(tx: &Tx, job: &Open) -> Result<Option<Error>, Error> {
     if holder.is_some() && holder == job.pid {
         return Ok(None);
     }
-    Ok(Some(Error::AlreadyRunning {
-        table: Relation::look_up(tx, job.table)?.name,
-        column: job.column.clone(),
-        pid: holder,
-    }))
+    let table = Relation::look_up(tx, job.table)?.name;
+    Ok(Some(column_lock::already_running(
+        tx,
+        &table,
+        &job.column,
+        holder,
+    )))
 }

@@ -7,8 +7,9 @@ use planner::not_null_step::{NotNull, Nullness, Step};
 
 use crate::catalog::attribute::is_not_null_in;
 use crate::catalog::relation::Relation;
-use crate::catalog::{column_lock, tree};
+use crate::catalog::tree;
 use crate::error::{Change, Error};
+use crate::job::column_lock;
 use crate::messages;
 use crate::not_null::alter::{Reach, alter, alter_with, drop_constraint};
 use crate::not_null::null_scan::Found;

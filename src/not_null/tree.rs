@@ -87,11 +87,17 @@ impl Tree<'_> {
             Ok(()) => None,
             Err(error) => Some(error.to_string()),
         };
-        let quoted = |tx: &Tx| Ok::<_, Error>(Relation::look_up(tx, self.request.table)?.quoted());
+        let described = self.driver.transaction(|tx| {
+            let relation = Relation::look_up(tx, self.request.table)?;
+            let attribute = require_attribute(tx, &relation, &self.request.column)?;
+            Ok::<_, Error>((relation.quoted(), attribute.has_default))
+        });
+        let (qualified, has_default) = described.unwrap_or_default();
         Error::StillNull {
             table: self.request.table_name.clone(),
-            qualified: self.driver.transaction(quoted).unwrap_or_default(),
+            qualified,
             column: self.request.column.clone(),
+            has_default,
             rows: found.nulls.max(1),
             maybe_more: found.maybe_more || found.nulls == 0,
             left,

@@ -2,7 +2,8 @@
 
 use std::panic::AssertUnwindSafe;
 
-use pgrx::{PgTryBuilder, pg_sys};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgTryBuilder, pg_sys};
 
 use crate::pg::failure::Failure;
 use crate::pg::settings;
@@ -155,13 +156,17 @@ pub fn within_statement<T>(work: impl FnOnce(&Tx) -> T) -> T {
     work(&Tx::of_this_thread())
 }
 
-/// Runs `work`. Shows an error of PostgreSQL's, or a panic, to `failed` and raises it again afterwards.
-pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure)) -> T {
+/// Runs `work`. Shows an error of PostgreSQL's, or a panic, to `failed` and raises it again afterwards, or what that returns
+/// in its place.
+pub fn watch<T>(work: impl FnOnce() -> T, failed: impl FnOnce(&Failure) -> Option<Failure>) -> T {
     let mut failed = Some(AssertUnwindSafe(failed));
     PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(move |error| {
-            if let Some(failed) = failed.take() {
-                failed.0(&Failure::of(&error));
+            let told = failed
+                .take()
+                .and_then(|failed| failed.0(&Failure::of(&error)));
+            if let Some(told) = told {
+                ErrorReport::from(told).report(PgLogLevel::ERROR);
             }
             error.rethrow()
         })

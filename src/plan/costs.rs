@@ -25,7 +25,7 @@ const MOST_NAMED: usize = 5;
 /// Less than this of a table or index is next to nothing.
 const NEXT_TO_NOTHING: f64 = 0.01;
 /// A table or index that grows by more than this is worth a warning.
-const MUCH: f64 = 0.5;
+const MUCH: f64 = 0.25;
 /// But not if it is less than this, in bytes.
 const LITTLE: f64 = 16.0 * 1024.0 * 1024.0;
 

@@ -60,7 +60,7 @@ const PARTICIPANTS: &[Participant] = &[
         plural: "triggers",
         names: fired!("t.tgtype & 3 = 3"),
         verdict: Verdict::Warning,
-        finding: "fire before each row, and could change it or set the column back to NULL",
+        finding: "fire before each row, and could change other columns too, such as the time of the last change, or set this one back to NULL",
         advice: Some(
             "See what they do; rows that are NULL still are counted and reported, not tried for ever.",
         ),
@@ -241,7 +241,7 @@ fn new_rows(target: &Target) -> Finding {
                 "column \"{column}\" has no default: it is NULL in new rows that do not give it a value"
             ),
             format!(
-                "Set one first, which does not touch any row: ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ...;",
+                "Set one first, which does not touch any row: SET lock_timeout = '1s'; ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ...;",
                 target.quoted(),
                 quote(column)
             ),

@@ -9,6 +9,7 @@ use crate::fill::request::require_batch_size;
 use crate::fill::statements::LeafStatements;
 use crate::fill::target::Target;
 use crate::fill::value::Value;
+use crate::job::column_lock;
 use crate::job::home::Home;
 use crate::pg::failure::Failure;
 use crate::pg::server;
@@ -63,11 +64,13 @@ pub fn prove(tx: &Tx, question: &Question<'_>) -> Result<(Option<Proven>, Vec<Fi
         }
     };
     if let Some(pid) = holders::of_column(tx, target.table, target.number) {
-        findings.push(refused(&Error::AlreadyRunning {
-            table: target.table_name.clone(),
-            column: target.column.clone(),
-            pid: Some(pid),
-        }));
+        let (table, column) = (&target.table_name, &target.column);
+        findings.push(refused(&column_lock::already_running(
+            tx,
+            table,
+            column,
+            Some(pid),
+        )));
     }
     let value = match tx.attempt(|| prove_value(tx, question, &target)) {
         Attempt::Done(Ok(value)) => {

@@ -163,7 +163,10 @@ impl Driver {
             }
             self.roll_back();
         };
-        let result = transaction::watch(work, say);
+        let result = transaction::watch(work, |failure| {
+            say(failure);
+            self.supervision()?.explain(failure)
+        });
         if let Err(error) = &result {
             say(&error.as_failure());
         }

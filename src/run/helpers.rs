@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::{login, session_settings};
 use crate::error::Error;
+use crate::pg::failure::Failure;
 use crate::pg::segment::Segment;
 use crate::pg::tx::Tx;
 use crate::pg::worker::{self, Start, Worker};
@@ -123,6 +124,10 @@ impl Supervision for Leading {
 
     fn note(&self, tx: &Tx, doing: Doing<'_>) -> Result<bool, Error> {
         self.job.note(tx, doing)
+    }
+
+    fn explain(&self, failure: &Failure) -> Option<Failure> {
+        self.job.explain(failure)
     }
 
     fn say_paused(&self) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::pg::failure::Failure;
 use crate::pg::tx::Tx;
 
 /// What a run is to do, unless it is to end.
@@ -46,6 +47,11 @@ pub trait Supervision {
     /// Whether the user is told what the run waits for.
     fn tells(&self) -> bool {
         true
+    }
+
+    /// An error of PostgreSQL's with more about what it means for the run, if there is more to tell.
+    fn explain(&self, _failure: &Failure) -> Option<Failure> {
+        None
     }
 
     /// Tells the user that the run is paused.

@@ -277,6 +277,13 @@ fn only_one_run_fills_a_column() -> Result<()> {
         "{} is not named: {error}",
         run.pid
     );
+    let job: i64 = db.value("SELECT job_id FROM safe_backfill_job")?;
+    ensure!(detail.contains(&format!("works on job {job}.")), "{error}");
+    let hint = error.hint.unwrap_or_default();
+    ensure!(
+        hint.contains(&format!("SELECT safe_backfill_cancel({job});")),
+        "{hint}"
+    );
     run.end()?.succeeded()?;
     assert_eq!(db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?, 3000);
     assert_eq!(

@@ -201,11 +201,19 @@ fn another_value_is_another_job() -> Result<()> {
     )?;
     run.wait_for_rows("t", 100)?;
     run.cancel()?;
-    run.end()?.failed_with("57014")?;
+    let error = run.end()?.failed_with("57014")?;
+    assert_eq!(
+        error.detail.as_deref(),
+        Some("All batches before this were committed.")
+    );
+    let hint = error.hint.unwrap_or_default();
+    ensure!(hint.contains("run the same CALL again"), "{hint}");
     let first = db.value::<i64>("SELECT count(*) FROM t WHERE c = 1")?;
     let notices = db
         .call("CALL safe_backfill('t', 'c', 2, 50)")?
         .succeeded()?;
+    let other = format!("has filled {first} rows of table \"t\" with another value");
+    assert_eq!(saying(&notices, &other).len(), 1, "{notices:#?}");
     let second = 3000 - first;
     assert_eq!(
         saying(&notices, &format!("filled {second} rows")).len(),
@@ -219,6 +227,31 @@ fn another_value_is_another_job() -> Result<()> {
     assert_eq!(
         db.value::<i64>("SELECT count(*) FROM t WHERE c = 2")?,
         second
+    );
+    Ok(())
+}
+
+#[test]
+fn an_incomplete_job_is_superseded_by_one_that_looks_at_the_same_rows() -> Result<()> {
+    let db = Database::new()?;
+    db.execute(
+        "CREATE TABLE t (id int, c int DEFAULT 0);
+         INSERT INTO t SELECT i, NULL FROM generate_series(1, 100) i",
+    )?;
+    let states = || {
+        db.value::<String>("SELECT string_agg(state, ' ' ORDER BY job_id) FROM safe_backfill_job")
+    };
+    let incomplete = "CALL safe_backfill_using('t', 'c', 'nullif(id % 10, 0)')";
+    db.call(incomplete)?.succeeded()?;
+    db.call("CALL safe_backfill('t', 'c', 3, filter => 'id > 95')")?
+        .succeeded()?;
+    assert_eq!(states()?, "incomplete completed");
+    let notices = db.call("CALL safe_backfill('t', 'c', 4)")?.succeeded()?;
+    assert_eq!(states()?, "superseded completed completed");
+    ensure!(saying(&notices, "another value").is_empty(), "{notices:#?}");
+    assert_eq!(
+        db.value::<String>("SELECT state FROM safe_backfill_progress ORDER BY job_id LIMIT 1")?,
+        "superseded"
     );
     Ok(())
 }

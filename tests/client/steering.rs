@@ -211,6 +211,43 @@ fn jobs_that_are_done_can_be_forgotten_and_running_ones_cannot() -> Result<()> {
 }
 
 #[test]
+fn who_finds_a_column_taken_by_a_paused_job_is_told_how_to_go_on() -> Result<()> {
+    let db = Database::new()?;
+    slow_table(&db, 300)?;
+    let run = db.start_after(SLOWLY, CALL)?;
+    wait_until_under_way(&db)?;
+    let job = job(&db)?;
+    db.execute(&format!("SELECT safe_backfill_pause({job})"))?;
+    db.wait_until("SELECT waits_for = 'safe_backfill_resume' FROM safe_backfill_job")?;
+    for other in [
+        CALL,
+        "CALL safe_set_not_null('t', 'c')",
+        "SELECT safe_backfill_start('t', 'c', 1)",
+    ] {
+        let error = db.call(other)?.failed_with("55006")?;
+        let (detail, hint) = (
+            error.detail.unwrap_or_default(),
+            error.hint.unwrap_or_default(),
+        );
+        ensure!(
+            detail.contains(&format!("has paused job {job}.")),
+            "{detail}"
+        );
+        ensure!(
+            hint.contains(&format!("safe_backfill_resume({job})")),
+            "{hint}"
+        );
+        ensure!(
+            hint.contains(&format!("safe_backfill_cancel({job})")),
+            "{hint}"
+        );
+    }
+    db.execute(&format!("SELECT safe_backfill_resume({job})"))?;
+    run.end()?.succeeded()?;
+    Ok(())
+}
+
+#[test]
 fn only_those_who_may_can_steer_a_job() -> Result<()> {
     let db = Database::new()?;
     slow_table(&db, 200)?;

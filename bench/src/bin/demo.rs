@@ -89,7 +89,7 @@ fn show(arguments: &Arguments) -> Result<()> {
     );
     print!("{}", compare(&outcomes));
     let title = format!(
-        "Slowest requests, of {1} per second, while a column of {0} rows becomes NOT NULL",
+        "The slowest of {1} requests per second, while a column of {0} rows is filled",
         count(arguments.rows as f64),
         arguments.tps
     );
