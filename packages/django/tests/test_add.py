@@ -194,6 +194,65 @@ class SafeAddFieldTest(OperationTestCase):
         self.add(field)
         self.assertEqual(self.values(), {"mine": ROWS})
 
+    def test_columns_that_are_made_otherwise_are_not_taken_for_ours(self):
+        text, number = models.CharField(max_length=9, null=True), models.IntegerField(null=True)
+        for column, field, reason in [
+            ("integer NOT NULL DEFAULT 5; ALTER TABLE shop_order ALTER status DROP DEFAULT", number, "is NOT NULL"),
+            ("integer GENERATED ALWAYS AS IDENTITY", number, "an identity column"),
+            ("integer GENERATED ALWAYS AS (7) STORED", models.IntegerField(null=True, db_default=7), "generated"),
+            ('varchar(9) COLLATE "C"', text, 'COLLATE "C"'),
+        ]:
+            with self.subTest(column=column):
+                self.sql(f"ALTER TABLE shop_order ADD COLUMN status {column}")
+                with self.assertRaisesRegex(SafeMigrationError, reason):
+                    self.add(field)
+                self.sql("ALTER TABLE shop_order DROP COLUMN status")
+        self.sql("CREATE TABLE shop_order_customers (id int)")
+        self.addCleanup(self.sql, "DROP TABLE shop_order_customers")
+        with self.assertRaisesRegex(SafeMigrationError, "there is a table shop_order_customers already"):
+            self.add(models.ManyToManyField("shop.Customer"), "customers")
+
+    def test_a_time_that_django_sets_is_not_a_default(self):
+        self.sql("ALTER TABLE shop_order ADD COLUMN placed timestamptz DEFAULT '2001-01-01'")
+        self.state.add_field("shop", "order", "placed", models.DateTimeField(null=True), True)
+        created = models.DateTimeField(auto_now_add=True, db_index=True)
+        operation = SafeAddNotNullField("order", "created", created, backfill=F("placed"))
+        self.apply(operation)
+        self.assertEqual(self.value("SELECT count(*) FROM shop_order WHERE created = placed"), ROWS)
+        self.try_again(operation)
+        operation = SafeAddField("order", "seen", models.DateTimeField(auto_now=True, null=True))
+        self.apply(operation)
+        self.assertEqual(self.value("SELECT count(DISTINCT seen) FROM shop_order WHERE seen IS NOT NULL"), 1)
+        self.try_again(operation)
+        clock = RawSQL("clock_timestamp()", [])
+        self.add(models.DateTimeField(auto_now_add=True, null=True, db_default=clock), "noted")
+        self.assertGreater(self.value("SELECT count(DISTINCT noted) FROM shop_order"), 1)
+
+    def test_null_by_default_is_no_default(self):
+        for kind, options in (models.IntegerField, {}), (models.CharField, {"max_length": 5}):
+            operation = self.add(kind(null=True, db_default=None, **options))
+            self.try_again(operation)
+            self.reverse(operation)
+
+    def test_a_domain_with_constraints_is_refused_before_the_table_is_rewritten(self):
+        self.sql("CREATE DOMAIN positive AS integer CHECK (VALUE > 0)")
+        self.addCleanup(self.sql, "DROP DOMAIN positive")
+
+        class Positive(models.IntegerField):
+            def db_type(self, connection):
+                return "positive"
+
+        file = self.file()
+        for operation in [
+            SafeAddField("order", "status", Positive(null=True)),
+            SafeAddField("order", "status", Positive(null=True, default=3)),
+            SafeAddNotNullField("order", "status", Positive(db_default=3)),
+            SafeAddNotNullField("order", "status", Positive(), backfill=F("total")),
+        ]:
+            with self.assertRaisesRegex(SafeMigrationError, "is a domain with constraints"):
+                self.apply(operation)
+            self.assertEqual((self.column(), self.file()), (None, file))
+
     def test_a_rewrite_between_two_attempts_does_no_harm(self):
         operation = self.add(models.CharField(max_length=9, null=True, db_default="web"))
         self.sql("VACUUM FULL shop_order")
@@ -208,6 +267,7 @@ class SafeAddFieldTest(OperationTestCase):
             "slug": models.IntegerField(null=True, db_index=True),
         }
         operations = {name: self.add(field, name) for name, field in fields.items()}
+        self.sql("UPDATE shop_order SET code = id")
         constraints = {definition.split(" ")[0]: name for name, (definition, _) in self.constraints().items()}
         (index,) = self.sql("SELECT indexname FROM pg_indexes WHERE indexname LIKE %s", "shop_order_slug_%")[0]
         changes = [
@@ -215,6 +275,14 @@ class SafeAddFieldTest(OperationTestCase):
             ("customer", constraints["FOREIGN"], "CHECK (customer_id > 0)"),
             ("code", constraints["UNIQUE"], "UNIQUE (total, code)"),
             ("age", constraints["CHECK"], "CHECK (code >= 0)"),
+            ("age", constraints["CHECK"], "CHECK (age > -100)"),
+            ("code", constraints["UNIQUE"], "UNIQUE NULLS NOT DISTINCT (code)"),
+            ("code", constraints["UNIQUE"], "UNIQUE (code) DEFERRABLE"),
+            (
+                "customer",
+                constraints["FOREIGN"],
+                "FOREIGN KEY (customer_id) REFERENCES shop_customer ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED",
+            ),
         ]
         for name, constraint, definition in changes:
             with self.subTest(name=name, definition=definition):
@@ -224,10 +292,8 @@ class SafeAddFieldTest(OperationTestCase):
         self.sql(f"ALTER TABLE shop_order DROP CONSTRAINT {constraints['UNIQUE']}")
         for name, definition in (
             ("code", f"{constraints['UNIQUE']} ON shop_order (code)"),
-            (
-                "slug",
-                f"{index} ON shop_order (slug) WHERE slug > 0",
-            ),
+            ("slug", f"{index} ON shop_order (slug) WHERE slug > 0"),
+            ("slug", f"{index} ON shop_order USING hash (slug)"),
         ):
             with self.subTest(definition=definition):
                 self.sql(f"DROP INDEX IF EXISTS {index}; CREATE INDEX {definition}")

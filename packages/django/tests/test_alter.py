@@ -1,7 +1,7 @@
 import time
 
 from django.db import connection, models
-from django.db.migrations import AddField, AlterField
+from django.db.migrations import AddField, AlterField, CreateModel
 from django.db.models.functions import Lower
 
 from django_safe_backfill import SafeAlterField, SafeBackfill, SafeSetNotNull
@@ -156,6 +156,37 @@ class SafeAlterFieldTest(AlterTestCase):
                 self.assertEqual(self.column()[:2], (of_type, True))
                 self.reverse(operation)
                 self.assertEqual((self.values(), self.file()), ({"longer than before": ROWS}, file))
+
+    def test_a_longer_type_that_was_kept_is_kept(self):
+        for longer in models.CharField(max_length=30, null=True), models.TextField(null=True):
+            operation = self.alter(longer)
+            self.sql("UPDATE shop_order SET status = 'longer than it was'")
+            self.reverse(operation)
+            file, of_type = self.file(), self.column()[0]
+            operation = self.alter(models.CharField(max_length=20, default="x", db_index=True))
+            self.assertEqual((self.file(), self.column()), (file, (of_type, True, None)))
+            self.reverse(operation)
+            self.assertEqual((self.file(), self.column()), (file, (of_type, False, None)))
+
+    def test_backwards_a_foreign_key_goes_and_its_longer_type_stays(self):
+        self.run_plain(CreateModel("Kind", [("code", models.CharField(max_length=20, primary_key=True))]))
+        self.addCleanup(self.sql, "DROP TABLE shop_kind CASCADE")
+        self.with_field(models.CharField(max_length=10, null=True, db_column="kind_id"), "kind")
+        operation = self.alter(models.ForeignKey("shop.Kind", models.CASCADE, null=True), "kind")
+        self.assertEqual(len(self.constraints()), 1)
+        self.reverse(operation)
+        self.assertEqual(self.constraints(), {})
+        self.assertEqual(self.indexes("kind_id"), [])
+        self.assertEqual(self.column("kind_id"), ("character varying(20)", False, None))
+        self.sql("UPDATE shop_order SET kind_id = 'anything'")
+
+    def test_one_default_for_rows_of_a_unique_field_is_refused_before_anything_is_changed(self):
+        with self.assertRaisesRegex(SafeMigrationError, "is unique, and all rows that are NULL"):
+            self.alter(models.CharField(max_length=10, unique=True, default="x"))
+        self.assertEqual((self.values(), self.column()[1]), ({None: ROWS}, False))
+        self.sql("UPDATE shop_order SET status = id WHERE id > 1")
+        self.alter(models.CharField(max_length=10, unique=True, default="x"))
+        self.assertEqual(self.value("SELECT status FROM shop_order WHERE id = 1"), "x")
 
     def test_what_is_no_change_of_the_database_is_none(self):
         self.alter(models.CharField(max_length=10, null=True, verbose_name="x", choices=[("a", "b")]))

@@ -77,6 +77,15 @@ class SafeBackfillTest(OperationTestCase):
                 found = model.objects.values_list(name, flat=True).first()
                 self.assertEqual(bytes(found) if isinstance(value, bytes) else found, value)
 
+    def test_sql_that_a_field_puts_around_its_values(self):
+        class Shouting(models.TextField):
+            def get_placeholder(self, value, compiler, connection):
+                return "upper(%s)"
+
+        self.apply(SafeAddField("order", "loud", Shouting(null=True)))
+        self.apply(SafeBackfill("order", "loud", "hello"))
+        self.assertEqual(self.values("loud"), {"HELLO": ROWS})
+
     def test_expressions(self):
         expressions = {
             Lower("email"): "lower(email)",

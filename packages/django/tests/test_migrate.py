@@ -204,6 +204,9 @@ class MigrateTest(unittest.TestCase):
         shown = self.project.manage("sqlmigrate", "shop", "0003") + self.project.manage("sqlmigrate", "shop", "0004")
         for part in 'ADD COLUMN "code"', "CREATE INDEX CONCURRENTLY", "CALL", "safe_set_not_null(":
             self.assertIn(part, shown)
+        unique = "django_safe_backfill.SafeAlterField('order', 'total', models.IntegerField(unique=True))"
+        self.project.migration("0005_unique", unique, after="0004_set_not_null")
+        self.assertEqual(self.project.manage("sqlmigrate", "shop", "0005").count("CREATE UNIQUE INDEX"), 1)
         self.project.manage("migrate", "--fake")
         self.assertEqual(self.project.value(columns), before)
         self.assertNotIn("[ ]", self.project.manage("showmigrations", "shop"))

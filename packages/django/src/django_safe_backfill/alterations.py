@@ -68,11 +68,11 @@ def refusal_of_table(editor: BaseDatabaseSchemaEditor, model: type[Model], old: 
     return reason
 
 
-def becomes_shorter(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
-    """Whether each value of the new type is one of the old type, and not the other way round."""
+def has_text(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> bool:
+    """Whether both types are varchar or text, of one collation."""
     before, after = (field.db_parameters(connection) for field in (old, new))
-    is_alike = before.get("collation") == after.get("collation") and before["type"] != after["type"]
-    return is_alike and None not in (before["type"], after["type"]) and is_longer(after["type"], before["type"])
+    is_text = all(VARCHAR.fullmatch(side["type"] or "") for side in (before, after))
+    return is_text and before.get("collation") == after.get("collation")
 
 
 def is_longer(before: str, after: str) -> bool:

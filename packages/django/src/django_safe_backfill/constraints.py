@@ -3,29 +3,35 @@
 Each is skipped where it is there already, and an index that was left invalid is built anew: so the same migration goes
 on after it was stopped. They have the names that Django gives them when it alters a field."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import strip_quotes
 from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently, unhurriedly
 from django_safe_backfill.errors import SafeMigrationError, in_words
-from django_safe_backfill.fields import AnyField, indexed_as, kept
+from django_safe_backfill.fields import AnyField, column_of, indexed_as, kept
+
+ON_DELETE = re.compile(r"\bON DELETE (CASCADE|SET NULL|SET DEFAULT)\b")
+USING = re.compile(r"\bUSING (\w+) ")
 
 
 def build(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None) -> None:
-    """Builds what `field` has and `old` does not.
+    """Builds what `field` has and `old` does not; where there is an `old`, but for what `build_replacement` has built.
 
     Raises SafeMigrationError where rows are in the way: duplicates, or values without a row that they refer to."""
     with told():
-        if field.unique and not (old and old.unique):
+        if field.unique and old is None:
             build_unique(editor, model, field)
+        replacement = replacement_index(editor, model, field, old)
         for statement in missing_indexes(editor, model, field, old):
-            build_index(editor, model, field, statement)
+            if str(statement) != str(replacement):
+                build_index(editor, model, field, statement)
         if check(editor, field) and not (old and check(editor, old)):
             build_check(editor, model, field)
         if is_constrained(field) and not (old and is_constrained(old)):
@@ -37,10 +43,19 @@ def build_replacement(editor: BaseDatabaseSchemaEditor, model: type[Model], fiel
 
     Raises SafeMigrationError where rows are in the way."""
     with told():
+        replacement = replacement_index(editor, model, field, old)
         if field.unique and not old.unique:
             build_unique(editor, model, field)
-        elif old.unique and not field.unique and field.db_index:
-            build_index(editor, model, field, editor._field_indexes_sql(model, field)[0])
+        elif replacement is not None:
+            build_index(editor, model, field, replacement)
+
+
+def replacement_index(
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None
+) -> Any:
+    """The statement that builds an index in place of that of a unique constraint, which goes."""
+    is_replaced = old is not None and old.unique and not field.unique and field.db_index
+    return editor._field_indexes_sql(model, field)[0] if is_replaced else None
 
 
 @contextmanager
@@ -68,13 +83,13 @@ def require_possible(
     editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, old: AnyField | None = None
 ) -> None:
     """Raises SafeMigrationError where PostgreSQL has no way to build what `field` has and `old` does not."""
-    if editor.collect_sql or not is_partitioned(editor, model):
-        return
     if (field.unique and not (old and old.unique)) or missing_indexes(editor, model, field, old):
         reason = "builds no index concurrently on"
     elif is_constrained(field) and not (old and is_constrained(old)) and editor.connection.pg_version < 180000:
         reason = "before version 18 adds no foreign key that is validated afterwards to"
     else:
+        return
+    if editor.collect_sql or not is_partitioned(editor, model):
         return
     raise SafeMigrationError(
         f"PostgreSQL {reason} a partitioned table, such as {model._meta.db_table}.\n"
@@ -114,7 +129,8 @@ def missing_indexes(
 
 
 def build_index(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, statement: Any) -> None:
-    if removed_if_invalid(editor, model, field, strip_quotes(str(statement.parts["name"]))):
+    name, using = strip_quotes(str(statement.parts["name"])), USING.search(str(statement))
+    if removed_if_invalid(editor, model, field, name, method=using[1].lower() if using else "btree"):
         statement.template = editor.sql_create_index_concurrently
         unhurriedly(editor, statement)
 
@@ -135,13 +151,42 @@ def build_unique(editor: BaseDatabaseSchemaEditor, model: type[Model], field: An
 def build_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     name = editor._create_index_name(model._meta.db_table, [field.column], suffix="_check")
     statement = editor._create_check_sql(model, name, check(editor, field))
-    prove(editor, model, name, statement, constraint(editor, model, field, name, "c"))
+    is_valid = constraint(editor, model, field, name, "c")
+    if is_valid is not None:
+        require_same_check(editor, model, field, name)
+    prove(editor, model, name, statement, is_valid)
+
+
+def require_same_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str) -> None:
+    """PostgreSQL is asked for its way to write the check, on an empty temporary table."""
+    column, found = (
+        editor.quote_name(field.column),
+        (
+            "SELECT pg_catalog.pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint"
+            " WHERE conrelid = pg_catalog.to_regclass(%s) AND (%s = '' OR conname = %s) AND contype = 'c'"
+        ),
+    )
+    of_type = column_of(editor, model, field)
+    with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
+        cursor.execute(found, [editor.quote_name(model._meta.db_table), name, name])
+        (there,) = cursor.fetchone()
+        cursor.execute(
+            f"CREATE TEMPORARY TABLE safe_backfill_trial"
+            f" ({column} {of_type.type if of_type else ''}, CHECK ({check(editor, field)}))"
+        )
+        cursor.execute(found, ["pg_temp.safe_backfill_trial", "", ""])
+        (expected,) = cursor.fetchone()
+        transaction.set_rollback(True, editor.connection.alias)
+    if there != expected:
+        raise another(model, f'a constraint "{name}"', f"CHECK {there}")
 
 
 def build_foreign_key(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     statement: Any = editor._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s")
     name = strip_quotes(str(statement.parts["name"]))
-    prove(editor, model, name, statement, constraint(editor, model, field, name, "f"))
+    found = ON_DELETE.search(str(statement))
+    deletion = {"CASCADE": "c", "SET NULL": "n", "SET DEFAULT": "d"}[found[1]] if found else "a"
+    prove(editor, model, name, statement, constraint(editor, model, field, name, "f", deletion))
 
 
 def prove(
@@ -158,9 +203,11 @@ def prove(
 
 
 def constraint(
-    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str, kind: str
+    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str, kind: str, deletion: str = ""
 ) -> bool | None:
-    """Whether the constraint of that name is valid; None where there is none. `kind` is as in pg_constraint.contype.
+    """Whether the constraint of that name is valid; None where there is none.
+
+    `kind` and, of a foreign key, `deletion` are as in pg_constraint.contype and confdeltype.
 
     Raises SafeMigrationError where it is of another kind, of other columns or refers to another table."""
     if editor.collect_sql:
@@ -169,14 +216,18 @@ def constraint(
     with editor.connection.cursor() as cursor:
         cursor.execute(
             "SELECT convalidated, pg_catalog.pg_get_constraintdef(c.oid),"
-            " contype::text = %s AND conkey = ARRAY[attnum] AND (%s = '' OR confrelid = pg_catalog.to_regclass(%s))"
+            " contype::text = %s AND conkey = ARRAY[attnum] AND condeferrable = (contype = 'f')"
+            " AND (%s = '' OR confrelid = pg_catalog.to_regclass(%s) AND confupdtype = 'a' AND confdeltype::text = %s)"
+            " AND NOT coalesce(i.indnullsnotdistinct, false)"
             " FROM pg_catalog.pg_constraint c"
+            " LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.conindid AND c.contype = 'u'"
             " LEFT JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attname = %s AND NOT attisdropped"
             " WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s",
             [
                 kind,
                 target,
                 editor.quote_name(target),
+                deletion,
                 field.column,
                 editor.quote_name(model._meta.db_table),
                 name,
@@ -199,7 +250,13 @@ def another(model: type[Model], what: str, definition: str) -> SafeMigrationErro
 
 
 def removed_if_invalid(
-    editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str, *, is_unique: bool = False
+    editor: BaseDatabaseSchemaEditor,
+    model: type[Model],
+    field: AnyField,
+    name: str,
+    *,
+    is_unique: bool = False,
+    method: str = "btree",
 ) -> bool:
     """Whether the index has to be built; what an attempt that failed has left is removed before.
 
@@ -210,11 +267,13 @@ def removed_if_invalid(
         cursor.execute(
             "SELECT i.indisvalid, i.indexrelid::pg_catalog.regclass::text, pg_catalog.pg_get_indexdef(i.indexrelid),"
             " i.indisunique = %s AND i.indnatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL"
+            " AND NOT i.indnullsnotdistinct AND m.amname = %s"
             " FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
+            " JOIN pg_catalog.pg_am m ON m.oid = c.relam"
             " LEFT JOIN pg_catalog.pg_attribute a"
             "      ON a.attrelid = i.indrelid AND a.attname = %s AND NOT a.attisdropped"
             " WHERE i.indrelid = pg_catalog.to_regclass(%s) AND c.relname = %s",
-            [is_unique, field.column, editor.quote_name(model._meta.db_table), name],
+            [is_unique, method, field.column, editor.quote_name(model._meta.db_table), name],
         )
         row = cursor.fetchone()
     if row is None:

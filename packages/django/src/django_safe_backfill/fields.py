@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import NOT_PROVIDED, Model
 from django.utils.functional import cached_property
@@ -46,6 +46,16 @@ def bare(field: AnyField, **attributes: Any) -> AnyField:
     return variant(field, _unique=False, db_index=False, db_constraint=False, db_check=no_check, **attributes)
 
 
+def without_default(field: AnyField, **attributes: Any) -> AnyField:
+    """The field without a default of Django's, for which it also takes the time of `auto_now`."""
+    return variant(field, default=NOT_PROVIDED, auto_now=False, auto_now_add=False, **attributes)
+
+
+def of_type(field: AnyField, type: str) -> AnyField:
+    """The field with another type of its column."""
+    return variant(field, db_type=lambda connection: type)
+
+
 def no_check(*arguments: object) -> None:
     """In place of what tells the CHECK of a type of fields."""
     return None
@@ -83,20 +93,33 @@ class Column(NamedTuple):
     type: str
     is_not_null: bool
     default: str | None
+    collation: str
+    kind: str
+    """As pg_attribute.attidentity and attgenerated have it; empty for an ordinary column."""
     has_missing_value: bool
     """Whether rows that were written before it was added have its first default."""
+
+    @property
+    def definition(self) -> str:
+        """All but whether it is NOT NULL, in words."""
+        default = "without a default" if self.default is None else f"with default {self.default}"
+        kind = {"": "", "s": ", a generated column", "v": ", a generated column"}.get(self.kind, ", an identity column")
+        collation = "" if self.collation in ("-", '"default"') else f" COLLATE {self.collation}"
+        return f"of type {self.type}{collation} {default}{kind}"
+
+
+COLUMN = (
+    "SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull, pg_catalog.pg_get_expr(adbin, adrelid),"
+    " attcollation::pg_catalog.regcollation::text, attidentity::text || attgenerated::text, atthasmissing"
+    " FROM pg_catalog.pg_attribute LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+    " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped"
+)
 
 
 def column_of(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> Column | None:
     """The column of the field, or None where the database has none."""
     with editor.connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull,"
-            " pg_catalog.pg_get_expr(adbin, adrelid), atthasmissing FROM pg_catalog.pg_attribute"
-            " LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum"
-            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped",
-            [editor.quote_name(model._meta.db_table), field.column],
-        )
+        cursor.execute(COLUMN, [editor.quote_name(model._meta.db_table), field.column])
         row = cursor.fetchone()
     return row and Column(*row)
 
@@ -104,29 +127,32 @@ def column_of(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFi
 class Trial(NamedTuple):
     """What would come of adding a column."""
 
-    type: str
-    default: str | None
+    column: Column | None
     rewrites: bool
 
 
 def tried(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> Trial:
-    """The type and default that PostgreSQL would give the column, and whether it would rewrite the table to add it.
+    """The column that PostgreSQL would add, and whether it would rewrite the table for that.
 
-    PostgreSQL is asked: the column is added to an empty temporary table, which is rolled back."""
+    PostgreSQL is asked: the column is added to an empty temporary table, which is rolled back. Where only SQL is
+    collected, the type may be of a migration that was not run: then the column is None."""
     definition, values = editor.column_sql(model, field, include_default=True)
-    with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE safe_backfill_trial ()")
-        cursor.execute(
-            editor.connection.ops.compose_sql(
-                f"ALTER TABLE pg_temp.safe_backfill_trial ADD COLUMN c {definition}", tuple(values or ())
-            )
-        )
-        cursor.execute(
-            "SELECT pg_catalog.format_type(atttypid, atttypmod), pg_catalog.pg_get_expr(adbin, adrelid),"
-            " atthasdef AND NOT atthasmissing FROM pg_catalog.pg_attribute"
-            " LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum"
-            " WHERE attrelid = 'pg_temp.safe_backfill_trial'::pg_catalog.regclass AND attname = 'c'"
-        )
-        trial = Trial(*cursor.fetchone())
-        transaction.set_rollback(True, editor.connection.alias)
-    return trial
+    table = "pg_temp.safe_backfill_trial"
+    alter = editor.connection.ops.compose_sql(f"ALTER TABLE {table} ADD COLUMN c {definition}", tuple(values or ()))
+    file = f"SELECT pg_catalog.pg_relation_filenode('{table}')"
+    try:
+        with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE safe_backfill_trial ()")
+            cursor.execute(file)
+            before = cursor.fetchone()
+            cursor.execute(alter)
+            cursor.execute(file)
+            rewrites = cursor.fetchone() != before
+            cursor.execute(COLUMN, [table, "c"])
+            column = Column(*cursor.fetchone())
+            transaction.set_rollback(True, editor.connection.alias)
+    except DatabaseError:
+        if not editor.collect_sql:
+            raise
+        return Trial(None, False)
+    return Trial(column, rewrites)

@@ -4,6 +4,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently
+from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.fields import AnyField
 
 
@@ -28,8 +29,20 @@ def add_table(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFi
 
 
 def has_table(editor: BaseDatabaseSchemaEditor, field: AnyField) -> bool:
-    """Whether the table of a ManyToManyField is there."""
+    """Whether the table of a ManyToManyField is there.
+
+    Raises SafeMigrationError where a table of the name has other columns."""
+    through = field.remote_field.through
     with editor.connection.cursor() as cursor:
-        table = editor.quote_name(field.remote_field.through._meta.db_table)
-        cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [table])
-        return bool(cursor.fetchone()[0])
+        cursor.execute(
+            "SELECT pg_catalog.array_agg(attname::text) FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [editor.quote_name(through._meta.db_table)],
+        )
+        (found,) = cursor.fetchone()
+    if found and set(found) != {column.column for column in through._meta.local_concrete_fields}:
+        raise SafeMigrationError(
+            f"there is a table {through._meta.db_table} already, with columns {', '.join(found)}.\n"
+            "HINT: Rename it or drop it, then run the same command."
+        )
+    return bool(found)

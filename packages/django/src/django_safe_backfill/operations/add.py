@@ -10,7 +10,16 @@ from django_safe_backfill import constraints
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
 from django_safe_backfill.expressions import as_sql, is_expression, require_value
-from django_safe_backfill.fields import AnyField, bare, column_of, default_of_operation, field_of, tried, variant
+from django_safe_backfill.fields import (
+    AnyField,
+    bare,
+    column_of,
+    default_of_operation,
+    field_of,
+    tried,
+    variant,
+    without_default,
+)
 from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import BATCH_SIZE, fill, set_not_null
 from django_safe_backfill.procedure import schema_of_extension
@@ -32,9 +41,13 @@ class SafeAddField(BatchedOperation, AddField):
         if field.column is None:
             return
         self.require_field(field)
+        require_no_rewrite(editor, from_model, field)
         constraints.require_possible(editor, to_model, field)
         with default_of_operation(self, field):
-            self.add_column(editor, from_model, to_model, field)
+            # NULL by default is none.
+            is_null = field.has_db_default() and field.db_default is None
+            column = variant(field, db_default=NOT_PROVIDED) if is_null else field
+            self.add_column(editor, from_model, to_model, column)
         constraints.build(editor, to_model, field)
 
     def require_field(self, field: AnyField) -> None:
@@ -181,6 +194,19 @@ class SafeAddNotNullField(SafeAddField):
         schema_editor.alter_field(model, with_null, field)
 
 
+def require_no_rewrite(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    if tried(editor, model, bare_nullable(field)).rewrites:
+        raise SafeMigrationError(
+            f"the type of {field} is a domain with constraints: PostgreSQL rewrites the table to add it.\n"
+            "HINT: Use AddField knowingly; or the type that the domain is of, and a constraint."
+        )
+
+
+def bare_nullable(field: AnyField) -> AnyField:
+    """The column without a value for any row."""
+    return without_default(bare(field, null=True), db_default=NOT_PROVIDED)
+
+
 def has_to_be_written(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> bool:
     """Whether the default differs from row to row, so that PostgreSQL would rewrite the table."""
     return has_default(editor, field) and tried(editor, model, bare(field)).rewrites
@@ -203,13 +229,12 @@ def default_expression(field: AnyField) -> Any:
 
 def add_nullable(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     """Adds the column without a value for the rows that are there; `db_default` is for new ones."""
-    column = bare(field, null=True, default=NOT_PROVIDED)
-    without = variant(column, db_default=NOT_PROVIDED)
+    without = bare_nullable(field)
 
     def alter() -> None:
         editor.add_field(model, without)
         if field.has_db_default():
-            editor.alter_field(model, without, column)
+            editor.alter_field(model, without, variant(without, db_default=field.db_default))
 
     add(editor, model, field, alter)
 
@@ -249,11 +274,13 @@ def add(
             require_one_row(editor, model, field)
         patiently(editor, alter)
         return
-    expected = tried(editor, model, bare(field, null=True, default=NOT_PROVIDED))
-    if (found.type, found.default) != (expected.type, expected.default):
-        it, other = described(found.type, found.default), described(expected.type, expected.default)
-        raise another_column(model, field, f"{it} and not {other}")
-    if gives_value and field.null and not found.has_missing_value and has_null(editor, model, field):
+    expected = tried(editor, model, without_default(bare(field, null=True))).column
+    if expected is not None and found.definition != expected.definition:
+        raise another_column(model, field, f"{found.definition} and not {expected.definition}")
+    if field.null and found.is_not_null:
+        raise another_column(model, field, "which is NOT NULL")
+    is_without_value = field.null and not (found.has_missing_value or constraints.is_partitioned(editor, model))
+    if gives_value and is_without_value and has_null(editor, model, field):
         raise another_column(model, field, "in which rows are NULL that should have the default")
 
 
@@ -273,14 +300,11 @@ def has_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFie
         return bool(cursor.fetchone()[0])
 
 
-def described(of_type: str, default: str | None) -> str:
-    return f"of type {of_type} {'without a default' if default is None else 'with default ' + default}"
-
-
 def another_column(model: type[Model], field: AnyField, how: str) -> SafeMigrationError:
     return SafeMigrationError(
         f'table {model._meta.db_table} has a column "{field.column}" already, {how}.\n'
-        "HINT: It was not added by this migration. Drop it, or make it as the field has it and run migrate with --fake."
+        "HINT: If it is not needed, drop it. Otherwise make it as the field has it, with its indexes and constraints,"
+        " and run migrate with --fake."
     )
 
 

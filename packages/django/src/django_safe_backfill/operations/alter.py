@@ -9,14 +9,25 @@ from django.db.migrations.operations import AlterField
 from django.db.models import Model
 
 from django_safe_backfill import constraints, progress
-from django_safe_backfill.alterations import becomes_shorter, refusal_of_table
+from django_safe_backfill.alterations import has_text, is_longer, refusal_of_table
 from django_safe_backfill.constraints import check, is_constrained
 from django_safe_backfill.ddl import patiently
 from django_safe_backfill.errors import SafeMigrationError
-from django_safe_backfill.fields import AnyField, default_of_operation, field_of, indexed_as, kept, no_check, variant
+from django_safe_backfill.fields import (
+    AnyField,
+    column_of,
+    default_of_operation,
+    field_of,
+    indexed_as,
+    kept,
+    no_check,
+    of_type,
+    variant,
+)
 from django_safe_backfill.operations.batched import BatchedOperation
 from django_safe_backfill.operations.fill import fill, set_not_null
 from django_safe_backfill.procedure import schema_of_extension
+from django_safe_backfill.session import unlimited
 
 
 class SafeAlterField(BatchedOperation, AlterField):
@@ -28,8 +39,7 @@ class SafeAlterField(BatchedOperation, AlterField):
     it, since no row has to be read for that."""
 
     def apply(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
-        old, new = field_of(from_model, self.name), field_of(to_model, self.name)
-        self.change(editor, from_model, to_model, old, new)
+        self.change(editor, from_model, to_model)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
@@ -41,26 +51,28 @@ class SafeAlterField(BatchedOperation, AlterField):
 
     def apply_backwards(self, editor: BaseDatabaseSchemaEditor, from_model: type[Model], to_model: type[Model]) -> None:
         """Takes the change back, on PostgreSQL."""
-        old, new = field_of(from_model, self.name), field_of(to_model, self.name)
-        if becomes_shorter(editor.connection, old, new):
-            of_type = old.db_parameters(editor.connection)["type"]
-            progress.tell(f"The column of {new} keeps the type {of_type}, which holds all its values.")
-            new = of_type_of(old, new)
-        self.change(editor, from_model, to_model, old, new)
+        self.change(editor, from_model, to_model, keeps_type=True)
 
     def change(
         self,
         editor: BaseDatabaseSchemaEditor,
         from_model: type[Model],
         to_model: type[Model],
-        old: AnyField,
-        new: AnyField,
+        *,
+        keeps_type: bool = False,
     ) -> None:
-        """Makes `new` of `old`, if that changes the database."""
+        """Changes the column, if there is something to change. `keeps_type` says that it may keep a longer type."""
+        old, new = field_of(from_model, self.name), field_of(to_model, self.name)
         with default_of_operation(self, new):
             if not editor._field_should_be_altered(old, new):
                 return
-            self.require_change(editor, from_model, old, new)
+            actual = as_it_is(editor, from_model, old)
+            longer = longer_type(editor, from_model, old, new)
+            # It may also have been kept by an earlier operation.
+            if longer and (keeps_type or actual is not old):
+                progress.tell(f"The column of {new} keeps the type {longer}, which holds all its values.")
+                new = of_type(new, longer)
+            self.require_change(editor, from_model, actual, new)
             self.alter(editor, from_model, to_model, old, new)
 
     def require_change(
@@ -88,7 +100,7 @@ class SafeAlterField(BatchedOperation, AlterField):
         if new.null and not old.null:
             drop_not_null(editor, to_model, new)
         between = indexed_as(new, old)
-        self.alter_in_place(editor, from_model, old, between)
+        self.alter_in_place(editor, from_model, as_it_is(editor, from_model, old), between)
         if old.null and not new.null:
             self.fill(editor, to_model, new)
             set_not_null(editor, to_model, new)
@@ -119,6 +131,8 @@ class SafeAlterField(BatchedOperation, AlterField):
             return
         value = editor.effective_default(field)
         if value is not None:
+            if field.unique and not editor.collect_sql:
+                require_one_null(editor, model, field)
             fill(editor, model, field, value, batch_size=self.batch_size)
 
 
@@ -163,10 +177,34 @@ def nullable(old: AnyField, new: AnyField) -> tuple[AnyField, AnyField]:
     return variant(old, null=True), variant(new, null=True)
 
 
-def of_type_of(old: AnyField, new: AnyField) -> AnyField:
-    """The new field with the type of the old one."""
-    names = "null", "_unique", "db_index", "default", "db_default", "db_comment"
-    return variant(old, **{name: getattr(new, name) for name in names})
+def longer_type(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
+    """The type of the column, if it holds all values of the new type and more."""
+    if editor.collect_sql or not has_text(editor.connection, old, new):
+        return None
+    found = column_of(editor, model, old)
+    wanted = new.db_parameters(editor.connection)["type"]
+    if found is None:
+        return None
+    actual = found.type.replace("character varying", "varchar")
+    return actual if actual != wanted and is_longer(wanted, actual) else None
+
+
+def as_it_is(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> AnyField:
+    """The field with the type of its column, where that was kept longer than the field's."""
+    longer = longer_type(editor, model, field, field)
+    return of_type(field, longer) if longer else field
+
+
+def require_one_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
+    table, column = editor.quote_name(model._meta.db_table), editor.quote_name(field.column)
+    with unlimited(editor.connection), editor.connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM (SELECT FROM {table} WHERE {column} IS NULL LIMIT 2) AS rows")
+        (rows,) = cursor.fetchone()
+    if rows > 1:
+        raise SafeMigrationError(
+            f"{field} is unique, and all rows that are NULL would get one value.\n"
+            "HINT: Fill them before, by SafeBackfill with an expression."
+        )
 
 
 def drop_not_null(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
