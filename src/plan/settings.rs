@@ -13,8 +13,9 @@ use crate::pg::tx::Tx;
 /// A server of which nothing is known: a local disk, a processor of this decade. `make bench` measures such ones.
 const UNKNOWN: Speed = Speed {
     row: 1e-6,
-    wal_byte: 1e-8,
-    block: 20e-6,
+    entry: 2e-6,
+    wal_byte: 2e-9,
+    block: 10e-6,
 };
 /// Backfills of fewer rows tell nothing of a server's speed.
 const ENOUGH_ROWS: i64 = 10_000;
@@ -104,10 +105,13 @@ pub fn tables(tx: &Tx, tables: Vec<pg_sys::Oid>) -> HashMap<pg_sys::Oid, Table> 
 
 /// How fast the server is, and by how many rows that is known.
 pub fn speed(tx: &Tx, home: &Home) -> Result<(Speed, Option<u64>), Error> {
+    // How many entries a row got is known of tables that are still there.
     const SPEED: &str = "
         SELECT sum(rows_filled)::bigint, sum(wal_bytes)::bigint, sum(end_block)::bigint,
-               extract(epoch FROM sum(active_time))::float8
-        FROM (SELECT * FROM @part WHERE system_identifier = $1 AND rows_filled >= $2 AND active_time > '0'
+               extract(epoch FROM sum(active_time))::float8,
+               sum((rows_filled - rows_hot) * (SELECT count(*) FROM pg_index i WHERE i.indrelid = part.table_name))::bigint
+        FROM (SELECT p.* FROM @part p JOIN pg_class c ON c.oid = p.table_name
+              WHERE p.system_identifier = $1 AND p.rows_filled >= $2 AND p.active_time > '0'
               ORDER BY updated_at DESC LIMIT 20) part";
     let rows = home.execute(tx, SPEED, &[&server::system_identifier(), &ENOUGH_ROWS])?;
     let row = rows.first();
@@ -116,14 +120,17 @@ pub fn speed(tx: &Tx, home: &Home) -> Result<(Speed, Option<u64>), Error> {
             .unwrap_or_default() as f64
     };
     let seconds: f64 = row.and_then(|row| row.get(4)).unwrap_or_default();
-    let foreseen =
-        number(1) * UNKNOWN.row + number(2) * UNKNOWN.wal_byte + 2.0 * number(3) * UNKNOWN.block;
+    let foreseen = number(1) * UNKNOWN.row
+        + number(5) * UNKNOWN.entry
+        + number(2) * UNKNOWN.wal_byte
+        + 2.0 * number(3) * UNKNOWN.block;
     if seconds <= 0.0 || foreseen <= 0.0 {
         return Ok((UNKNOWN, None));
     }
     let times = seconds / foreseen;
     let speed = Speed {
         row: UNKNOWN.row * times,
+        entry: UNKNOWN.entry * times,
         wal_byte: UNKNOWN.wal_byte * times,
         block: UNKNOWN.block * times,
     };

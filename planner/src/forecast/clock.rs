@@ -8,6 +8,7 @@ use crate::forecast::Speed;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Work {
     pub rows: f64,
+    pub entries: f64,
     pub wal_bytes: f64,
     pub blocks: f64,
 }
@@ -15,7 +16,10 @@ pub(super) struct Work {
 impl Speed {
     /// How long it takes, in seconds.
     pub(super) fn seconds(&self, work: Work) -> f64 {
-        work.rows * self.row + work.wal_bytes * self.wal_byte + work.blocks * self.block
+        work.rows * self.row
+            + work.entries * self.entry
+            + work.wal_bytes * self.wal_byte
+            + work.blocks * self.block
     }
 
     pub(super) fn time(&self, work: Work) -> Duration {

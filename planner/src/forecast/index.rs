@@ -238,6 +238,11 @@ impl<'a> Grown<'a> {
         }
     }
 
+    /// How many entries it has got.
+    pub fn added(&self) -> usize {
+        self.added
+    }
+
     /// From now on, nobody sees the row versions that have moved up to now.
     pub fn settle(&mut self) {
         for place in std::mem::take(&mut self.dying) {

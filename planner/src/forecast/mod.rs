@@ -24,7 +24,7 @@ pub use wal::Logging;
 pub const PAGE: usize = 8192;
 
 /// So many rows are acted out: more would not make it more exact.
-const MOST_ROWS: usize = 200_000;
+const MOST_ROWS: usize = 300_000;
 
 /// A page of a heap, as the sweep would see it, though not pruned.
 #[derive(Debug, Clone, Default)]
@@ -117,8 +117,10 @@ impl Survey {
 /// How fast the server works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
-    /// Seconds for each row, apart from its WAL.
+    /// Seconds for each row, apart from its WAL and its entries.
     pub row: f64,
+    /// Seconds for each entry that an index gets.
+    pub entry: f64,
     /// Seconds for each byte of WAL.
     pub wal_byte: f64,
     /// Seconds for each block that is read.

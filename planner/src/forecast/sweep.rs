@@ -218,6 +218,7 @@ impl<'a> Sweeping<'a> {
         let work = self.work();
         let since = Work {
             rows: work.rows - self.settled.rows,
+            entries: work.entries - self.settled.entries,
             wal_bytes: work.wal_bytes - self.settled.wal_bytes,
             blocks: 0.0,
         };
@@ -234,6 +235,7 @@ impl<'a> Sweeping<'a> {
         let after = self.work();
         let work = Work {
             rows: after.rows - before.rows,
+            entries: after.entries - before.entries,
             wal_bytes: after.wal_bytes - before.wal_bytes,
             blocks: 0.0,
         };
@@ -259,6 +261,7 @@ impl<'a> Sweeping<'a> {
     fn work(&self) -> Work {
         Work {
             rows: self.rows as f64 * self.scale,
+            entries: self.indexes.iter().map(Grown::added).sum::<usize>() as f64 * self.scale,
             wal_bytes: self.wal.bytes * self.scale,
             blocks: f64::from(self.next) * self.scale,
         }

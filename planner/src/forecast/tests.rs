@@ -72,8 +72,9 @@ fn survey(pages: Vec<Sampled>, scale: u32) -> Survey {
         patience: 1.5,
         speed: Speed {
             row: 1e-6,
-            wal_byte: 1e-8,
-            block: 2e-5,
+            entry: 2e-6,
+            wal_byte: 2e-9,
+            block: 1e-5,
         },
     }
 }
