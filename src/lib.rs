@@ -22,7 +22,15 @@ mod settings;
 mod sql;
 mod worker;
 
-::pgrx::pg_module_magic!(name, version);
+// The crate's own, as pgrx 0.18.1 would put its version in the place of the name.
+const VERSION: &std::ffi::CStr = match std::ffi::CStr::from_bytes_with_nul(
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes(),
+) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+
+::pgrx::pg_module_magic!(name, version = VERSION);
 
 ::pgrx::extension_sql_file!("../sql/job.sql", name = "job", bootstrap);
 ::pgrx::extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

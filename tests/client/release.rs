@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use client_tests::Database;
 use serde_json::Value;
 
 use crate::documentation::root;
@@ -33,6 +34,23 @@ fn the_version_is_in_the_changelog_with_a_date() -> Result<()> {
     let digits = date.split('-').map(str::len).collect::<Vec<_>>();
     assert_eq!(digits, [4, 2, 2], "{date}");
     assert!(date.chars().all(|c| c.is_ascii_digit() || c == '-'));
+    Ok(())
+}
+
+/// From PostgreSQL 18 on, the server knows what it has loaded.
+#[test]
+fn the_library_tells_its_name_and_version() -> Result<()> {
+    let db = Database::new()?;
+    if db.value::<i32>("SELECT current_setting('server_version_num')::int")? < 180000 {
+        return Ok(());
+    }
+    let mut client = db.connect()?;
+    client.batch_execute("LOAD 'pg_safe_backfill'")?;
+    let loaded = client.query_one(
+        "SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'pg_safe_backfill'",
+        &[],
+    )?;
+    assert_eq!(loaded.get::<_, String>(0), VERSION);
     Ok(())
 }
 
