@@ -230,9 +230,10 @@ class SafeAddFieldTest(OperationTestCase):
 
     def test_null_by_default_is_no_default(self):
         for kind, options in (models.IntegerField, {}), (models.CharField, {"max_length": 5}):
-            operation = self.add(kind(null=True, db_default=None, **options))
-            self.try_again(operation)
-            self.reverse(operation)
+            for default in None, Value(None):
+                operation = self.add(kind(null=True, db_default=default, **options))
+                self.try_again(operation)
+                self.reverse(operation)
 
     def test_a_domain_with_constraints_is_refused_before_the_table_is_rewritten(self):
         self.sql("CREATE DOMAIN positive AS integer CHECK (VALUE > 0)")

@@ -45,7 +45,7 @@ class SafeAddField(BatchedOperation, AddField):
         constraints.require_possible(editor, to_model, field)
         with default_of_operation(self, field):
             # NULL by default is none.
-            is_null = field.has_db_default() and field.db_default is None
+            is_null = getattr(field.db_default, "value", field.db_default) is None
             column = variant(field, db_default=NOT_PROVIDED) if is_null else field
             self.add_column(editor, from_model, to_model, column)
         constraints.build(editor, to_model, field)
