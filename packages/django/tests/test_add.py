@@ -4,7 +4,7 @@ import uuid
 
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.migrations import AddField
+from django.db.migrations import AddField, CreateModel
 from django.db.models import F, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Lower, Now
@@ -253,6 +253,45 @@ class SafeAddFieldTest(OperationTestCase):
             with self.assertRaisesRegex(SafeMigrationError, "is a domain with constraints"):
                 self.apply(operation)
             self.assertEqual((self.column(), self.file()), (None, file))
+
+    def test_a_default_of_a_domain_is_not_taken_for_the_values_asked_for(self):
+        self.sql("CREATE DOMAIN letter AS text DEFAULT 'q'")
+        self.addCleanup(self.sql, "DROP DOMAIN letter")
+
+        class Letter(models.TextField):
+            def db_type(self, connection):
+                return "letter"
+
+        with self.assertRaisesRegex(SafeMigrationError, "is a domain with a default"):
+            self.apply(SafeAddNotNullField("order", "status", Letter(), backfill=Lower("email")))
+        self.assertIsNone(self.column())
+        # As with AddField.
+        self.add(Letter(null=True))
+        self.assertEqual(self.values(), {"q": ROWS})
+
+    def test_a_table_of_links_that_is_a_model_of_its_own_may_have_more_columns(self):
+        links = [
+            ("id", models.BigAutoField(primary_key=True)),
+            ("order", models.ForeignKey("shop.Order", models.CASCADE)),
+            ("customer", models.ForeignKey("shop.Customer", models.CASCADE)),
+        ]
+        self.run_plain(CreateModel("Link", links))
+        self.addCleanup(self.sql, "DROP TABLE IF EXISTS shop_link")
+        self.sql("ALTER TABLE shop_link ADD COLUMN legacy int")
+        self.add(models.ManyToManyField("shop.Customer", through="shop.Link"), "links")
+        operation = self.add(models.ManyToManyField("shop.Customer", related_name="+"), "others")
+        self.sql("ALTER TABLE shop_order_others ADD COLUMN note text")
+        self.reverse(operation)
+        self.assertIsNone(self.value("SELECT to_regclass('shop_order_others')::text"))
+
+    def test_a_check_that_names_another_column_is_known_again(self):
+        class Part(models.IntegerField):
+            def db_check(self, connection):
+                return f'"{self.column}" <= "total"'
+
+        operation = self.add(Part(null=True))
+        self.try_again(operation)
+        self.assertEqual([valid for _, valid in self.constraints().values()], [True])
 
     def test_a_rewrite_between_two_attempts_does_no_harm(self):
         operation = self.add(models.CharField(max_length=9, null=True, db_default="web"))

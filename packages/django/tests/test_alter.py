@@ -1,4 +1,5 @@
 import time
+import unittest
 
 from django.db import connection, models
 from django.db.migrations import AddField, AlterField, CreateModel
@@ -120,6 +121,15 @@ class SafeAlterFieldTest(AlterTestCase):
         self.reverse(operation)
         self.assertEqual(self.constraints(), {})
 
+    @unittest.skipUnless(hasattr(models, "DB_CASCADE"), "before Django 6.1")
+    def test_a_column_becomes_a_foreign_key_of_which_the_database_deletes(self):
+        self.with_field(models.BigIntegerField(null=True, db_column="customer_id"), "customer")
+        operation = self.alter(models.ForeignKey("shop.Customer", models.DB_CASCADE, null=True), "customer")
+        self.assertIn("ON DELETE CASCADE", next(iter(self.constraints().values()))[0])
+        self.try_again(operation)
+        with self.assertRaisesRegex(SafeMigrationError, "ON DELETE changes"):
+            self.alter(models.ForeignKey("shop.Customer", models.CASCADE, null=True), "customer")
+
     def test_what_would_read_or_rewrite_the_table_is_refused(self):
         self.with_field(models.IntegerField(null=True), "count")
         for name, field, reason in [
@@ -167,6 +177,15 @@ class SafeAlterFieldTest(AlterTestCase):
             self.assertEqual((self.file(), self.column()), (file, (of_type, True, None)))
             self.reverse(operation)
             self.assertEqual((self.file(), self.column()), (file, (of_type, False, None)))
+
+    def test_a_shorter_type_is_refused_where_a_longer_one_was_kept(self):
+        operation = self.alter(models.CharField(max_length=30, null=True))
+        with self.connection.schema_editor(collect_sql=True, atomic=False) as editor:
+            operation.database_backwards("shop", editor, self.state, self.before)
+        self.assertFalse([line for line in editor.collected_sql if not line.startswith("--")])
+        self.reverse(operation)
+        with self.assertRaisesRegex(SafeMigrationError, "its type changes"):
+            self.alter(models.CharField(max_length=5, null=True))
 
     def test_backwards_a_foreign_key_goes_and_its_longer_type_stays(self):
         self.run_plain(CreateModel("Kind", [("code", models.CharField(max_length=20, primary_key=True))]))

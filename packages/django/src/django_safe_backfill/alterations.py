@@ -23,7 +23,7 @@ def refusal(connection: BaseDatabaseWrapper, old: AnyField, new: AnyField) -> st
         return "its column is renamed"
     if old.remote_field and new.remote_field and target(old) != target(new):
         return "it refers to another model"
-    if on_delete(old) != on_delete(new):
+    if all(side.remote_field and side.db_constraint for side in (old, new)) and on_delete(old) != on_delete(new):
         return "what the database does ON DELETE changes"
     return of_type(connection, old, new)
 

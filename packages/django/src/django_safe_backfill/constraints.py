@@ -15,7 +15,7 @@ from django.db.models import Model
 
 from django_safe_backfill.ddl import patiently, unhurriedly
 from django_safe_backfill.errors import SafeMigrationError, in_words
-from django_safe_backfill.fields import AnyField, column_of, indexed_as, kept
+from django_safe_backfill.fields import AnyField, indexed_as, kept
 
 ON_DELETE = re.compile(r"\bON DELETE (CASCADE|SET NULL|SET DEFAULT)\b")
 USING = re.compile(r"\bUSING (\w+) ")
@@ -159,22 +159,17 @@ def build_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: Any
 
 def require_same_check(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField, name: str) -> None:
     """PostgreSQL is asked for its way to write the check, on an empty temporary table."""
-    column, found = (
-        editor.quote_name(field.column),
-        (
-            "SELECT pg_catalog.pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint"
-            " WHERE conrelid = pg_catalog.to_regclass(%s) AND (%s = '' OR conname = %s) AND contype = 'c'"
-        ),
+    table = editor.quote_name(model._meta.db_table)
+    found = (
+        "SELECT pg_catalog.pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint"
+        " WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'c'"
     )
-    of_type = column_of(editor, model, field)
     with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
-        cursor.execute(found, [editor.quote_name(model._meta.db_table), name, name])
+        cursor.execute(found, [table, name])
         (there,) = cursor.fetchone()
-        cursor.execute(
-            f"CREATE TEMPORARY TABLE safe_backfill_trial"
-            f" ({column} {of_type.type if of_type else ''}, CHECK ({check(editor, field)}))"
-        )
-        cursor.execute(found, ["pg_temp.safe_backfill_trial", "", ""])
+        cursor.execute(f"CREATE TEMPORARY TABLE safe_backfill_trial (LIKE {table})")
+        cursor.execute(f"ALTER TABLE pg_temp.safe_backfill_trial ADD CONSTRAINT c CHECK ({check(editor, field)})")
+        cursor.execute(found, ["pg_temp.safe_backfill_trial", "c"])
         (expected,) = cursor.fetchone()
         transaction.set_rollback(True, editor.connection.alias)
     if there != expected:
@@ -216,7 +211,8 @@ def constraint(
     with editor.connection.cursor() as cursor:
         cursor.execute(
             "SELECT convalidated, pg_catalog.pg_get_constraintdef(c.oid),"
-            " contype::text = %s AND conkey = ARRAY[attnum] AND condeferrable = (contype = 'f')"
+            " contype::text = %s AND CASE contype WHEN 'c' THEN conkey @> ARRAY[attnum] ELSE conkey = ARRAY[attnum] END"
+            " AND condeferrable = (contype = 'f')"
             " AND (%s = '' OR confrelid = pg_catalog.to_regclass(%s) AND confupdtype = 'a' AND confdeltype::text = %s)"
             " AND NOT coalesce(i.indnullsnotdistinct, false)"
             " FROM pg_catalog.pg_constraint c"

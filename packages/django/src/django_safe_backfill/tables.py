@@ -20,7 +20,10 @@ def add_table(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFi
         for statement in editor.deferred_sql:
             editor.execute(statement, None)
 
+    if not field.remote_field.through._meta.auto_created:
+        return
     if not editor.collect_sql and has_table(editor, field):
+        require_same_table(editor, field)
         return
     try:
         patiently(editor, alter)
@@ -29,20 +32,25 @@ def add_table(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyFi
 
 
 def has_table(editor: BaseDatabaseSchemaEditor, field: AnyField) -> bool:
-    """Whether the table of a ManyToManyField is there.
+    """Whether the table of a ManyToManyField is there."""
+    return bool(columns_of_table(editor, field))
 
-    Raises SafeMigrationError where a table of the name has other columns."""
-    through = field.remote_field.through
-    with editor.connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_catalog.array_agg(attname::text) FROM pg_catalog.pg_attribute"
-            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [editor.quote_name(through._meta.db_table)],
-        )
-        (found,) = cursor.fetchone()
+
+def require_same_table(editor: BaseDatabaseSchemaEditor, field: AnyField) -> None:
+    """Raises SafeMigrationError where a table of the name has other columns."""
+    through, found = field.remote_field.through, columns_of_table(editor, field)
     if found and set(found) != {column.column for column in through._meta.local_concrete_fields}:
         raise SafeMigrationError(
             f"there is a table {through._meta.db_table} already, with columns {', '.join(found)}.\n"
             "HINT: Rename it or drop it, then run the same command."
         )
-    return bool(found)
+
+
+def columns_of_table(editor: BaseDatabaseSchemaEditor, field: AnyField) -> list[str]:
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT attname::text FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [editor.quote_name(field.remote_field.through._meta.db_table)],
+        )
+        return [name for (name,) in cursor.fetchall()]

@@ -81,6 +81,12 @@ class SafeAddField(BatchedOperation, AddField):
     ) -> None:
         """Adds the column and writes a value into each row."""
         schema_of_extension(editor.connection)
+        column = tried(editor, from_model, bare_nullable(field)).column
+        if column is not None and column.has_missing_value:
+            raise SafeMigrationError(
+                f"the type of {field} is a domain with a default, which all rows that are there would get.\n"
+                "HINT: Drop the default of the domain, and give one to the field."
+            )
         add_nullable(editor, from_model, field)
         fill(editor, to_model, field, value, batch_size=self.batch_size)
 
@@ -197,7 +203,8 @@ class SafeAddNotNullField(SafeAddField):
 def require_no_rewrite(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> None:
     if tried(editor, model, bare_nullable(field)).rewrites:
         raise SafeMigrationError(
-            f"the type of {field} is a domain with constraints: PostgreSQL rewrites the table to add it.\n"
+            f"the type of {field} is a domain with constraints or a volatile default:"
+            " PostgreSQL rewrites the table to add it.\n"
             "HINT: Use AddField knowingly; or the type that the domain is of, and a constraint."
         )
 

@@ -69,7 +69,7 @@ class SafeAlterField(BatchedOperation, AlterField):
             actual = as_it_is(editor, from_model, old)
             longer = longer_type(editor, from_model, old, new)
             # It may also have been kept by an earlier operation.
-            if longer and (keeps_type or actual is not old):
+            if longer and (keeps_type or (actual is not old and is_longer(type_of(editor, old), type_of(editor, new)))):
                 progress.tell(f"The column of {new} keeps the type {longer}, which holds all its values.")
                 new = of_type(new, longer)
             self.require_change(editor, from_model, actual, new)
@@ -179,14 +179,17 @@ def nullable(old: AnyField, new: AnyField) -> tuple[AnyField, AnyField]:
 
 def longer_type(editor: BaseDatabaseSchemaEditor, model: type[Model], old: AnyField, new: AnyField) -> str | None:
     """The type of the column, if it holds all values of the new type and more."""
-    if editor.collect_sql or not has_text(editor.connection, old, new):
+    if not has_text(editor.connection, old, new):
         return None
-    found = column_of(editor, model, old)
-    wanted = new.db_parameters(editor.connection)["type"]
-    if found is None:
-        return None
-    actual = found.type.replace("character varying", "varchar")
+    found = None if editor.collect_sql else column_of(editor, model, old)
+    wanted, actual = type_of(editor, new), type_of(editor, old)
+    if found is not None:
+        actual = found.type.replace("character varying", "varchar")
     return actual if actual != wanted and is_longer(wanted, actual) else None
+
+
+def type_of(editor: BaseDatabaseSchemaEditor, field: AnyField) -> str:
+    return str(field.db_parameters(editor.connection)["type"])
 
 
 def as_it_is(editor: BaseDatabaseSchemaEditor, model: type[Model], field: AnyField) -> AnyField:
