@@ -318,10 +318,12 @@ impl<'a> Grown<'a> {
         let single = leaf.single * right.len() / count.max(1);
         leaf.single -= single;
         let goes_right = right.first().is_none_or(|first| first.place() <= new);
+        // The last one may have been a part of a leaf, too small for one entry; what it becomes are leaves.
+        leaf.room = ROOM;
         let acted = Acted {
             entries: right,
             used: moved,
-            room: leaf.room,
+            room: ROOM,
             single,
             imaged: wal.imaged(),
         };

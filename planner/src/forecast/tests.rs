@@ -243,3 +243,25 @@ proptest! {
         prop_assert_eq!(Forecast::of(&survey), forecast);
     }
 }
+
+#[test]
+fn a_small_rest_of_the_rows_makes_no_small_leaves() {
+    let mut survey = survey(full(), 10);
+    let mut index = btree(812);
+    index.order = Order::Keys(1);
+    for rows in [366, 1001, 1300, 2047] {
+        if let Kind::BTree {
+            leaves,
+            shares_keys,
+            entry,
+            ..
+        } = &mut index.kind
+        {
+            (leaves[0].rows, *shares_keys, *entry) = (rows, true, 216);
+        }
+        survey.indexes = vec![index.clone()];
+        let forecast = Forecast::of(&survey);
+        let share = forecast.index_bytes[0] / index.bytes;
+        assert!(share < 3.0, "{rows} rows in a leaf: {share}");
+    }
+}
